@@ -1,0 +1,285 @@
+//! Control groups, version 2 (cgroups(7), the kernel's cgroup-v2.rst).
+
+pub mod devices;
+pub mod systemd;
+
+use crate::sys::bpf;
+use crate::sys::fs;
+use crate::sys::process;
+use crate::{Context, Error, Result};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+/// Where the version 2 hierarchy is mounted on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The mount point.
+    pub mount: PathBuf,
+    /// It is the only hierarchy: all controllers are here. Otherwise (hybrid) version 1 has the controllers.
+    pub unified: bool,
+}
+
+impl Hierarchy {
+    /// Finds it; `None` on a host with version 1 alone.
+    pub fn find() -> Option<Self> {
+        [("/sys/fs/cgroup", true), ("/sys/fs/cgroup/unified", false)].into_iter().find_map(
+            |(mount, unified)| {
+                let dir = fs::open(Path::new(mount), libc::O_PATH | libc::O_DIRECTORY).ok()?;
+                let found = fs::filesystem(dir.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC);
+                found.then(|| Hierarchy { mount: mount.into(), unified })
+            },
+        )
+    }
+
+    /// The cgroup `path`, which begins at the mount point.
+    pub fn cgroup(&self, path: &Path) -> Cgroup {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        Cgroup { dir: self.mount.join(inside), mount: self.mount.clone() }
+    }
+}
+
+/// The path in the version 2 hierarchy that the text of `/proc/PID/cgroup` names.
+pub fn path_from_proc(text: &str) -> Option<&Path> {
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new)
+}
+
+/// A cgroup, by its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    dir: PathBuf,
+    mount: PathBuf,
+}
+
+impl Cgroup {
+    /// The cgroup whose directory is `dir`, made before.
+    pub fn at(dir: &Path) -> Self {
+        Cgroup { dir: dir.to_owned(), mount: dir.to_owned() }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes it, its parents included, and enables in them every controller they have.
+    ///
+    /// # Errors
+    /// The kernel's; `EACCES` where the cgroup above is not delegated to us.
+    pub fn create(&self) -> Result<()> {
+        let inside = self.dir.strip_prefix(&self.mount).unwrap_or(&self.dir);
+        let mut parent = self.mount.clone();
+        for part in inside {
+            enable_controllers(&parent)?;
+            parent.push(part);
+            match std::fs::create_dir(&parent) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(error).doing(|| format!("make cgroup {}", parent.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it exists.
+    pub fn exists(&self) -> bool {
+        self.dir.is_dir()
+    }
+
+    /// Opens it, to be cloned into or for a device filter.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self) -> Result<OwnedFd> {
+        fs::open(&self.dir, libc::O_RDONLY | libc::O_DIRECTORY)
+            .doing(|| format!("open cgroup {}", self.dir.display()))
+    }
+
+    /// Writes `value` to the file `file` in one call, as the kernel wants it.
+    ///
+    /// # Errors
+    /// The kernel's; `ENOENT` when the controller of the file is not enabled here.
+    pub fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.dir.join(file);
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .doing(|| format!("write {value:?} to {}", path.display()))
+    }
+
+    /// Reads the file `file`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let path = self.dir.join(file);
+        fs::read_small(&path)
+    }
+
+    /// The controllers it has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn controllers(&self) -> Result<Vec<String>> {
+        Ok(self.read("cgroup.controllers")?.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Puts the process `pid` into it.
+    ///
+    /// # Errors
+    /// The kernel's; `EBUSY` when it has children with controllers.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    /// The processes in it and in the cgroups below.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let mut pids: Vec<i32> =
+            self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect();
+        for child in self.children() {
+            // A child may be removed while we look.
+            pids.extend(child.processes().unwrap_or_default());
+        }
+        Ok(pids)
+    }
+
+    /// Whether it is frozen, by its own wish.
+    pub fn is_frozen(&self) -> bool {
+        self.read("cgroup.freeze").is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Freezes it and all below, and waits until every process in it has stopped; `timeout` at most.
+    ///
+    /// # Errors
+    /// The kernel's, or when a process does not stop in time (it is thawed again then).
+    pub fn freeze(&self, timeout: Duration) -> Result<()> {
+        self.write("cgroup.freeze", "1")?;
+        let until = Instant::now() + timeout;
+        while !self.has_event("frozen 1")? {
+            if Instant::now() > until {
+                self.thaw()?;
+                return Err(Error::new(format!(
+                    "a process did not stop within {} s: it is in an uninterruptible call",
+                    timeout.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn thaw(&self) -> Result<()> {
+        self.write("cgroup.freeze", "0")
+    }
+
+    fn has_event(&self, line: &str) -> Result<bool> {
+        Ok(self.read("cgroup.events")?.lines().any(|found| found == line))
+    }
+
+    /// Kills every process in it and below (`cgroup.kill`, since Linux 5.14), frozen or not.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Sends `signal` to every process in it and below.
+    ///
+    /// # Errors
+    /// The kernel's; a process that ends meanwhile is no error.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL && self.kill().is_ok() {
+            return Ok(());
+        }
+        for pid in self.processes()? {
+            match process::kill(pid, signal) {
+                Err(error) if error.errno != libc::ESRCH => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes it and the cgroups below, whose processes must have ended; waits for the last to go, `timeout` at most.
+    ///
+    /// # Errors
+    /// `EBUSY` when a process is still there.
+    pub fn remove(&self, timeout: Duration) -> Result<()> {
+        let until = Instant::now() + timeout;
+        loop {
+            match self.remove_once() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(error).doing(|| format!("remove cgroup {}", self.dir.display())),
+            }
+        }
+    }
+
+    fn remove_once(&self) -> std::io::Result<()> {
+        match std::fs::remove_dir(&self.dir) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                for child in self.children() {
+                    child.remove_once()?;
+                }
+                std::fs::remove_dir(&self.dir)
+            }
+            other => other,
+        }
+    }
+
+    fn children(&self) -> Vec<Cgroup> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| Cgroup { dir: entry.path(), mount: self.mount.clone() })
+            .collect()
+    }
+
+    /// Puts a device filter (one eBPF instruction in each u64) on it, in place of what was there.
+    ///
+    /// # Errors
+    /// `EPERM` without privilege in the initial user namespace.
+    pub fn set_device_filter(&self, program: &[u64], replace: bool) -> Result<()> {
+        let dir = self.open()?;
+        let filter = bpf::load_device_filter(program)?;
+        let old = if replace { bpf::device_filters(dir.as_fd())? } else { Vec::new() };
+        bpf::attach_device_filter(dir.as_fd(), filter.as_fd())?;
+        old.iter().try_for_each(|old| bpf::detach_device_filter(dir.as_fd(), old.as_fd()))
+    }
+}
+
+/// Enables in the cgroup `dir`, for its children, every controller it has. What cannot be enabled is left: a limit
+/// that then lacks its file is an error of its own.
+fn enable_controllers(dir: &Path) -> Result<()> {
+    let read =
+        |file| std::fs::read_to_string(dir.join(file)).doing(|| format!("read {}", dir.join(file).display()));
+    let available = read("cgroup.controllers")?;
+    if available.trim().is_empty() {
+        return Ok(());
+    }
+    let enabled = read("cgroup.subtree_control")?;
+    for name in available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|on| on == *name))
+    {
+        if let Err(error) = std::fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")) {
+            tracing::debug!("enable controller {name} below {}: {error}", dir.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! Mounts, as data and as the calls that make them below a root.
+
+pub mod copy_up;
+pub mod options;
+
+use crate::root::Root;
+use crate::sys::fs::{self, Proc};
+use crate::sys::mount::{self as call, Change, FsContext, attr};
+use crate::{Context, Error, Result};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// One mount inside a container, with nothing left to decide but what only the kernel knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where, inside the root: absolute and clean.
+    pub target: PathBuf,
+    /// What.
+    pub what: What,
+    /// Attributes (`attr::*`) to set on the mount.
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// Attributes to set on the mount and all below it.
+    pub set_recursive: u64,
+    /// Attributes to clear on the mount and all below it.
+    pub clear_recursive: u64,
+    /// Propagation changes (`MS_SHARED` and so on, with or without `MS_REC`), in order.
+    pub propagation: Vec<u64>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A file or directory of the host.
+    Bind {
+        /// Where on the host.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+        /// The index of the detached mount that the parent has prepared, when only it may open the source.
+        prepared: Option<usize>,
+        /// Fail rather than follow when the last part of the source is a link.
+        no_follow: bool,
+    },
+    /// A new file system.
+    New {
+        /// Its type: `tmpfs`, `proc`, ...
+        kind: String,
+        /// What it is mounted from, where the type has such a thing.
+        source: String,
+        /// Its options: `key` or `key=value`.
+        data: Vec<String>,
+        /// Super block flags (`MS_SYNCHRONOUS` and so on).
+        flags: u64,
+        /// Start a tmpfs with a copy of what its target held.
+        copy_up: bool,
+    },
+    /// A change of flags of what is mounted there already.
+    Remount {
+        /// Super block options.
+        data: Vec<String>,
+        /// Super block flags.
+        flags: u64,
+        /// Only the attributes of the mount, not of its super block.
+        bind: bool,
+    },
+}
+
+/// A mount that must become read-only once everything below it has been made.
+pub type Later = OwnedFd;
+
+impl Mount {
+    /// Makes the mount below `root`; `prepared` are the parent's detached mounts. Returns the mount itself when it
+    /// is to become read-only later.
+    ///
+    /// # Errors
+    /// The kernel's and the file system's; a target inside `/proc` or behind a link there is refused.
+    pub fn make(&self, root: &Root, proc: &Proc, prepared: &[OwnedFd]) -> Result<Option<Later>> {
+        self.make_inner(root, proc, prepared).doing(|| format!("mount {self}"))
+    }
+
+    fn make_inner(&self, root: &Root, proc: &Proc, prepared: &[OwnedFd]) -> Result<Option<Later>> {
+        match &self.what {
+            What::Bind { source, recursive, prepared: index, no_follow } => {
+                let own;
+                let tree = match index {
+                    Some(index) => {
+                        prepared.get(*index).ok_or_else(|| Error::new("the parent has not sent it"))?
+                    }
+                    None => {
+                        own = open_source(source, *recursive, *no_follow)?;
+                        &own
+                    }
+                };
+                let target = bind_target(root, &self.target, tree.as_fd())?;
+                check_target(root, proc, target.as_fd(), Some(tree.as_fd()))?;
+                self.set_attributes(tree.as_fd(), self.set)?;
+                call::attach(tree.as_fd(), target.as_fd())?;
+                self.set_propagation(tree.as_fd())?;
+                Ok(None)
+            }
+            What::New { kind, source, data, flags, copy_up } => {
+                let target = new_target(root, kind, &self.target)?;
+                check_target(root, proc, target.as_fd(), None)?;
+                let late = kind == "tmpfs" && self.set & attr::RDONLY != 0;
+                let now = if late { self.set & !attr::RDONLY } else { self.set };
+                let Some(tree) = new_file_system(kind, source, data, *flags, now, target.as_fd())? else {
+                    return Ok(None);
+                };
+                if *copy_up {
+                    copy_up::copy(target.as_fd(), tree.as_fd()).doing(|| "copy what the target held")?;
+                }
+                if self.set_recursive | self.clear_recursive != 0 {
+                    self.set_attributes(tree.as_fd(), 0)?;
+                }
+                call::attach(tree.as_fd(), target.as_fd())?;
+                self.set_propagation(tree.as_fd())?;
+                Ok(late.then_some(tree))
+            }
+            What::Remount { data, flags, bind } => {
+                let target = root.resolve(&self.target)?;
+                check_target(root, proc, target.as_fd(), None)?;
+                if !bind && (!data.is_empty() || *flags != 0) {
+                    let all = flags | libc::MS_REMOUNT | call_flags(self.set);
+                    call::mount("", &fs::fd_path(target.as_fd()), "", all, &data.join(","))?;
+                }
+                self.set_attributes(target.as_fd(), self.set)?;
+                self.set_propagation(target.as_fd())?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn set_attributes(&self, mount: BorrowedFd<'_>, set: u64) -> Result<()> {
+        if set | self.clear != 0 {
+            call::set_attributes(mount, Change { set, clear: self.clear, ..Change::default() })?;
+        }
+        if self.set_recursive | self.clear_recursive != 0 {
+            let (set, clear) = (self.set_recursive, self.clear_recursive);
+            call::set_attributes(mount, Change { set, clear, recursive: true, ..Change::default() })?;
+        }
+        Ok(())
+    }
+
+    fn set_propagation(&self, mount: BorrowedFd<'_>) -> Result<()> {
+        for kind in &self.propagation {
+            let recursive = kind & libc::MS_REC != 0;
+            let propagation = kind & !libc::MS_REC;
+            call::set_attributes(mount, Change { propagation, recursive, ..Change::default() })?;
+        }
+        Ok(())
+    }
+}
+
+/// The old flags of mount(2) for attributes of mount_setattr(2), where a call knows only the old ones.
+fn call_flags(attributes: u64) -> u64 {
+    let table = [
+        (attr::RDONLY, libc::MS_RDONLY),
+        (attr::NOSUID, libc::MS_NOSUID),
+        (attr::NODEV, libc::MS_NODEV),
+        (attr::NOEXEC, libc::MS_NOEXEC),
+        (attr::NODIRATIME, libc::MS_NODIRATIME),
+        (attr::NOSYMFOLLOW, 256),
+    ];
+    let flags: u64 =
+        table.iter().filter(|(attribute, _)| attributes & attribute != 0).map(|(_, flag)| flag).sum();
+    flags
+        | match attributes & attr::ATIME_MASK {
+            attr::NOATIME => libc::MS_NOATIME,
+            attr::STRICTATIME => libc::MS_STRICTATIME,
+            _ => 0,
+        }
+}
+
+fn open_source(source: &Path, recursive: bool, no_follow: bool) -> Result<OwnedFd> {
+    if no_follow {
+        let file = fs::open(source, libc::O_PATH | libc::O_NOFOLLOW)?;
+        return call::open_tree(Some(file.as_fd()), Path::new(""), recursive);
+    }
+    call::open_tree(None, source, recursive)
+}
+
+/// The target of a bind: what is there, else a directory for a directory and an empty file for anything else.
+fn bind_target(root: &Root, path: &Path, source: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let made = if fs::fstat(source)?.is_dir() { root.ensure_dir(path) } else { root.ensure_file(path) };
+    made.doing(|| format!("make the target {path:?} in the root file system"))
+}
+
+/// The target of a new file system. `proc` and `sysfs` only go onto real directories: what an image's link would
+/// have us mount elsewhere cannot be trusted as `/proc` later (CVE-2019-19921, CVE-2023-27561).
+fn new_target(root: &Root, kind: &str, path: &Path) -> Result<OwnedFd> {
+    let target =
+        root.ensure_dir(path).doing(|| format!("make the target {path:?} in the root file system"))?;
+    if matches!(kind, "proc" | "sysfs") {
+        let (parent, name) = match path.file_name() {
+            Some(_) => root.parent(path)?,
+            None => return Ok(target),
+        };
+        if fs::statat(parent.as_fd(), Path::new(&name))?.kind() == libc::S_IFLNK {
+            return Err(Error::new(format!(
+                "{kind} must be mounted on an ordinary directory and {path:?} is a link"
+            )));
+        }
+    }
+    Ok(target)
+}
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+const PROC_ROOT_INODE: u64 = 1;
+
+/// Files of `/proc` that may be mounted over: pure information, as lxcfs provides it. Anything else there would let
+/// an image swallow what we write (CVE-2019-16884, CVE-2025-52881).
+const PROC_OVERLAYS: &[&str] = &[
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// Refuses a target inside a proc file system, however its path was spelt. `tree` is the mount to come, when it
+/// may itself be a proc file system.
+fn check_target(
+    root: &Root,
+    proc: &Proc,
+    target: BorrowedFd<'_>,
+    tree: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    if fs::filesystem(target)? != PROC_SUPER_MAGIC || fs::fstat(target)?.id.1 == PROC_ROOT_INODE {
+        return Ok(());
+    }
+    let path = root.path_of(proc, target)?;
+    let inside = path.strip_prefix("/proc").unwrap_or(&path);
+    let is_proc = |tree| fs::filesystem(tree).is_ok_and(|magic| magic == PROC_SUPER_MAGIC);
+    if PROC_OVERLAYS.iter().any(|name| inside == Path::new(name)) || tree.is_some_and(is_proc) {
+        return Ok(());
+    }
+    Err(Error::new(format!("{path:?} is inside /proc and cannot be mounted over")))
+}
+
+/// The longest value fsconfig(2) takes.
+const VALUE_MAX: usize = 255;
+
+/// Makes a file system, detached. `None` when the only way was the old call, which attaches at once.
+fn new_file_system(
+    kind: &str,
+    source: &str,
+    data: &[String],
+    flags: u64,
+    attributes: u64,
+    target: BorrowedFd<'_>,
+) -> Result<Option<OwnedFd>> {
+    let long = data.iter().any(|option| option.len() > VALUE_MAX);
+    if long {
+        let flags = flags | call_flags(attributes);
+        call::mount(source, &fs::fd_path(target), kind, flags, &data.join(","))?;
+        return Ok(None);
+    }
+    let context = FsContext::open(kind)?;
+    if !source.is_empty() {
+        context.set("source", source)?;
+    }
+    for (flag, name) in SUPER_FLAGS {
+        if flags & flag != 0 {
+            context.flag(name)?;
+        }
+    }
+    // A tmpfs takes on the permissions of the directory it covers, unless told otherwise: so does runc.
+    if kind == "tmpfs" && !data.iter().any(|option| option.starts_with("mode=")) {
+        let mode = fs::fstat(target)?.mode & 0o7777;
+        context.set("mode", &format!("{mode:o}"))?;
+    }
+    for option in data {
+        match option.split_once('=') {
+            Some((key, value)) => context.set(key, value)?,
+            None => context.flag(option)?,
+        }
+    }
+    context.mount(attributes).map(Some)
+}
+
+/// Flags of a super block and what fsconfig(2) calls them.
+const SUPER_FLAGS: &[(u64, &str)] = &[
+    (libc::MS_SYNCHRONOUS, "sync"),
+    (libc::MS_DIRSYNC, "dirsync"),
+    (libc::MS_MANDLOCK, "mand"),
+    (1 << 25, "lazytime"),
+];
+
+impl std::fmt::Display for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let target = self.target.display();
+        match &self.what {
+            What::Bind { source, recursive, .. } => {
+                write!(f, "{}bind {} on {target}", if *recursive { "r" } else { "" }, source.display())
+            }
+            What::New { kind, data, .. } if data.is_empty() => write!(f, "{kind} on {target}"),
+            What::New { kind, data, .. } => write!(f, "{kind} on {target} ({})", data.join(",")),
+            What::Remount { .. } => write!(f, "again on {target} with other flags"),
+        }
+    }
+}
+
+/// Makes a later mount read-only.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
+    call::set_attributes(mount, Change { set: attr::RDONLY, ..Change::default() })
+}

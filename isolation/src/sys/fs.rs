@@ -1,0 +1,450 @@
+//! Files, relative to directory descriptors.
+
+use super::{check, cpath, cstring};
+use crate::{Context, Error, Result};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+/// `O_DIRECTORY` of open(2), for callers without libc.
+pub const O_DIRECTORY: i32 = libc::O_DIRECTORY;
+
+/// `O_RDWR` of open(2), for callers without libc.
+pub const O_RDWR: i32 = libc::O_RDWR;
+
+/// `RESOLVE_*` of openat2(2).
+pub mod resolve {
+    /// Treat the directory as the root: absolute paths, `..` and symbolic links stay below it.
+    pub const IN_ROOT: u64 = 0x10;
+    /// Refuse to leave the directory.
+    pub const BENEATH: u64 = 0x08;
+    /// Refuse symbolic links everywhere.
+    pub const NO_SYMLINKS: u64 = 0x04;
+    /// Refuse the links of `/proc` that are no real links.
+    pub const NO_MAGICLINKS: u64 = 0x02;
+    /// Refuse to cross into another mount.
+    pub const NO_XDEV: u64 = 0x01;
+}
+
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+fn owned(fd: i64) -> OwnedFd {
+    // SAFETY: only called with descriptors that the kernel has just opened for us.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// Opens `path` from `dir`, resolved as `resolve` (`resolve::*`) says, close-on-exec (openat2(2)).
+///
+/// # Errors
+/// The kernel's; `EXDEV` or `ELOOP` when the path breaks a rule of `resolve`.
+pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    let name = cpath(path)?;
+    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
+    loop {
+        // SAFETY: `name` and `how` outlive the call and the size of `how` is given.
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                name.as_ptr(),
+                &raw const how,
+                size_of::<OpenHow>(),
+            )
+        };
+        match check(ret, || format!("openat2({path:?}, flags={flags:#x}, resolve={resolve:#x})")) {
+            Ok(fd) => return Ok(owned(fd)),
+            // The kernel could not rule out a race with a rename and asks to try again.
+            Err(error) if error.errno == libc::EAGAIN || error.errno == libc::EINTR => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Opens `path` as open(2) does, close-on-exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
+    let name = cpath(path)?;
+    // SAFETY: `name` outlives the call.
+    let ret = unsafe { libc::open(name.as_ptr(), flags | libc::O_CLOEXEC, 0o600) };
+    check(ret, || format!("open({path:?})")).map(owned)
+}
+
+/// Makes a directory `name` in `dir`.
+///
+/// # Errors
+/// The kernel's; `EEXIST` when there is something of that name.
+pub fn mkdirat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
+    let c_name = cpath(name)?;
+    // SAFETY: the name outlives the call.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), c_name.as_ptr(), mode) }, || format!("mkdirat({name:?})"))
+        .map(drop)
+}
+
+/// Makes a node `name` in `dir`; `mode` includes the type (`S_IFCHR`, ...).
+///
+/// # Errors
+/// The kernel's; `EPERM` without `CAP_MKNOD` in the initial user namespace.
+pub fn mknodat(dir: BorrowedFd<'_>, name: &Path, mode: u32, major: u32, minor: u32) -> Result<()> {
+    let c_name = cpath(name)?;
+    let device = libc::makedev(major, minor);
+    // SAFETY: the name outlives the call.
+    let ret = unsafe { libc::mknodat(dir.as_raw_fd(), c_name.as_ptr(), mode, device) };
+    check(ret, || format!("mknodat({name:?}, {mode:#o}, {major}:{minor})")).map(drop)
+}
+
+/// Makes a symbolic link `name` to `target` in `dir`.
+///
+/// # Errors
+/// The kernel's.
+pub fn symlinkat(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
+    let (c_target, c_name) = (cpath(target)?, cpath(name)?);
+    // SAFETY: both strings outlive the call.
+    let ret = unsafe { libc::symlinkat(c_target.as_ptr(), dir.as_raw_fd(), c_name.as_ptr()) };
+    check(ret, || format!("symlinkat({target:?}, {name:?})")).map(drop)
+}
+
+/// Removes `name` from `dir`: a file, or with `directory` an empty directory.
+///
+/// # Errors
+/// The kernel's.
+pub fn unlinkat(dir: BorrowedFd<'_>, name: &Path, directory: bool) -> Result<()> {
+    let c_name = cpath(name)?;
+    let flags = if directory { libc::AT_REMOVEDIR } else { 0 };
+    // SAFETY: the name outlives the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), c_name.as_ptr(), flags) }, || {
+        format!("unlinkat({name:?})")
+    })
+    .map(drop)
+}
+
+/// Sets owner and group of `name` in `dir`, of the link itself if it is one, or of `dir` when `name` is empty.
+///
+/// # Errors
+/// The kernel's.
+pub fn chownat(dir: BorrowedFd<'_>, name: &Path, uid: u32, gid: u32) -> Result<()> {
+    let c_name = cpath(name)?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // SAFETY: the name outlives the call.
+    let ret = unsafe { libc::fchownat(dir.as_raw_fd(), c_name.as_ptr(), uid, gid, flags) };
+    check(ret, || format!("fchownat({name:?}, {uid}, {gid})")).map(drop)
+}
+
+/// Sets the mode of `name` in `dir`, which must not be a symbolic link that others can put there.
+///
+/// # Errors
+/// The kernel's.
+pub fn chmodat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
+    let c_name = cpath(name)?;
+    // SAFETY: the name outlives the call.
+    let ret = unsafe { libc::fchmodat(dir.as_raw_fd(), c_name.as_ptr(), mode, 0) };
+    check(ret, || format!("fchmodat({name:?}, {mode:#o})")).map(drop)
+}
+
+/// What fstat(2) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Device and inode: the identity of the file.
+    pub id: (u64, u64),
+    /// Type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Major and minor number of a device file.
+    pub device: (u32, u32),
+    /// Hard links.
+    pub links: u64,
+}
+
+impl Stat {
+    /// The type bits: `S_IFDIR` and so on.
+    pub fn kind(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == libc::S_IFDIR
+    }
+
+    /// Whether it is the character device `major`:`minor`.
+    pub fn is_char_device(&self, major: u32, minor: u32) -> bool {
+        self.kind() == libc::S_IFCHR && self.device == (major, minor)
+    }
+}
+
+/// What `name` in `dir` is, or `dir` itself when `name` is empty; a symbolic link is not followed.
+///
+/// # Errors
+/// The kernel's.
+pub fn statat(dir: BorrowedFd<'_>, name: &Path) -> Result<Stat> {
+    let c_name = cpath(name)?;
+    // SAFETY: all-zero is a valid stat.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // SAFETY: name and buffer outlive the call.
+    let ret = unsafe { libc::fstatat(dir.as_raw_fd(), c_name.as_ptr(), &raw mut stat, flags) };
+    check(ret, || format!("fstatat({name:?})"))?;
+    Ok(Stat {
+        id: (stat.st_dev, stat.st_ino),
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        device: (libc::major(stat.st_rdev), libc::minor(stat.st_rdev)),
+        links: stat.st_nlink,
+    })
+}
+
+/// What `fd` is.
+///
+/// # Errors
+/// The kernel's.
+pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
+    statat(fd, Path::new(""))
+}
+
+/// The type of the file system that `fd` is on: its magic number (fstatfs(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn filesystem(fd: BorrowedFd<'_>) -> Result<i64> {
+    statfs(fd).map(|stat| stat.f_type)
+}
+
+/// The mount flags (`ST_*` of statvfs(3)) of the mount that `fd` is on.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount_flags(fd: BorrowedFd<'_>) -> Result<u64> {
+    // SAFETY: all-zero is a valid statvfs.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer outlives the call.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }, || "fstatvfs()")?;
+    Ok(stat.f_flag)
+}
+
+fn statfs(fd: BorrowedFd<'_>) -> Result<libc::statfs> {
+    // SAFETY: all-zero is a valid statfs.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer outlives the call.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) }, || "fstatfs()")?;
+    Ok(stat)
+}
+
+/// The target of the symbolic link `name` in `dir`; of `dir`, an `O_PATH` descriptor of a link, when it is empty.
+///
+/// # Errors
+/// The kernel's; `EINVAL` when it is no link.
+pub fn readlinkat(dir: BorrowedFd<'_>, name: &Path) -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let c_name = cpath(name)?;
+    let mut buffer = vec![0_u8; libc::PATH_MAX as usize];
+    // SAFETY: the buffer's own length is given.
+    let ret = unsafe {
+        libc::readlinkat(dir.as_raw_fd(), c_name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    };
+    let length = check(ret, || format!("readlinkat({name:?})"))?;
+    buffer.truncate(length as usize);
+    Ok(std::ffi::OsString::from_vec(buffer).into())
+}
+
+/// Makes the directory of `fd` the current one.
+///
+/// # Errors
+/// The kernel's.
+pub fn fchdir(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::fchdir(fd.as_raw_fd()) }, || "fchdir()").map(drop)
+}
+
+/// Makes `path` the current directory.
+///
+/// # Errors
+/// The kernel's.
+pub fn chdir(path: &Path) -> Result<()> {
+    let name = cpath(path)?;
+    // SAFETY: the name outlives the call.
+    check(unsafe { libc::chdir(name.as_ptr()) }, || format!("chdir({path:?})")).map(drop)
+}
+
+/// Makes `path` our root directory (chroot(2)): the fallback where pivot_root(2) cannot work.
+///
+/// # Errors
+/// The kernel's.
+pub fn chroot(path: &Path) -> Result<()> {
+    let name = cpath(path)?;
+    // SAFETY: the name outlives the call.
+    check(unsafe { libc::chroot(name.as_ptr()) }, || format!("chroot({path:?})")).map(drop)
+}
+
+/// The current directory as the kernel tells it: `(unreachable)/...` when it lies outside our root.
+///
+/// # Errors
+/// `ENOENT` when it has been removed.
+pub fn getcwd() -> Result<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut buffer = vec![0_u8; libc::PATH_MAX as usize];
+    // SAFETY: the buffer's own length is given. The raw call, for libc hides what lies outside the root.
+    let length =
+        check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) }, || "getcwd()")?;
+    buffer.truncate((length as usize).saturating_sub(1));
+    Ok(std::ffi::OsString::from_vec(buffer).into())
+}
+
+/// An anonymous file in memory (memfd_create(2)) that may be sealed.
+///
+/// # Errors
+/// The kernel's.
+pub fn memfd(name: &str) -> Result<OwnedFd> {
+    const MFD_EXEC: u32 = 0x10;
+    let c_name = cstring(name.as_bytes())?;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name outlives the call. MFD_EXEC exists since Linux 6.3, without it a file is executable anyway.
+    let mut ret = unsafe { libc::memfd_create(c_name.as_ptr(), flags | MFD_EXEC) };
+    if ret < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        // SAFETY: as above.
+        ret = unsafe { libc::memfd_create(c_name.as_ptr(), flags) };
+    }
+    check(ret, || format!("memfd_create({name:?})")).map(owned)
+}
+
+/// Forbids every later change of the anonymous file `fd`.
+///
+/// # Errors
+/// The kernel's; `EBUSY` while it is mapped for writing.
+pub fn seal(fd: BorrowedFd<'_>) -> Result<()> {
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }, || "fcntl(F_ADD_SEALS)").map(drop)
+}
+
+/// Whether we may execute the file `path`, with our effective ids (faccessat2(2)).
+///
+/// # Errors
+/// The kernel's; `EACCES` when we may not.
+pub fn access_executable(path: &Path) -> Result<()> {
+    let name = cpath(path)?;
+    // SAFETY: the name outlives the call.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, name.as_ptr(), libc::X_OK, libc::AT_EACCESS)
+    };
+    check(ret, || format!("faccessat2({path:?}, X_OK)")).map(drop)
+}
+
+/// Takes an exclusive lock on `fd` (flock(2)); without `wait` fails with `EWOULDBLOCK` when it is held.
+///
+/// # Errors
+/// The kernel's.
+pub fn lock(fd: BorrowedFd<'_>, wait: bool) -> Result<()> {
+    let operation = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::flock(fd.as_raw_fd(), operation) }, || "flock()").map(drop)
+}
+
+/// Reads a small file of the kernel's, such as those of `/proc` and of cgroups, whole: in one call where it is below
+/// 4 KiB, which std's way takes six for.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_small(path: &Path) -> Result<String> {
+    let mut file = File::from(open(path, libc::O_RDONLY)?);
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        let read = file.read(&mut bytes[length..]).doing(|| format!("read {path:?}"))?;
+        length += read;
+        // These files give all they have at once: less than there is room for is the end.
+        if length < bytes.len() {
+            break;
+        }
+        bytes.resize(bytes.len() * 2, 0);
+    }
+    bytes.truncate(length);
+    String::from_utf8(bytes).map_err(|_| Error::new(format!("{path:?} is not text")))
+}
+
+/// A pipe, close-on-exec: the end to read and the end to write.
+///
+/// # Errors
+/// The kernel's.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, || "pipe2()")?;
+    Ok((owned(i64::from(fds[0])), owned(i64::from(fds[1]))))
+}
+
+/// The device that an ioctl or a mount would see: a directory handle on the host's procfs, checked to be one.
+#[derive(Debug)]
+pub struct Proc {
+    dir: OwnedFd,
+}
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+impl Proc {
+    /// Opens `/proc` and makes sure that it is the real one (CVE-2019-16884 and its kind: a fake `/proc`
+    /// swallows what is written to it).
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted or is something else.
+    pub fn open() -> Result<Self> {
+        let dir = open(Path::new("/proc"), libc::O_PATH | libc::O_DIRECTORY)?;
+        if filesystem(dir.as_fd())? != PROC_SUPER_MAGIC {
+            return Err(Error::new("/proc is not a proc file system: mount it and try again"));
+        }
+        Ok(Proc { dir })
+    }
+
+    /// Opens the file `path` below it, refusing links and anything mounted over it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_file(&self, path: &str, flags: i32) -> Result<File> {
+        let rules = resolve::BENEATH | resolve::NO_MAGICLINKS | resolve::NO_XDEV;
+        openat2(self.dir.as_fd(), Path::new(path), flags, 0, rules).map(File::from)
+    }
+
+    /// Follows the magic link `path` below it, such as `self/ns/user` or `self/fd/3`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn follow(&self, path: &str, flags: i32) -> Result<OwnedFd> {
+        openat2(self.dir.as_fd(), Path::new(path), flags, 0, 0)
+    }
+
+    /// Writes `text` to the file `path` in one call.
+    ///
+    /// # Errors
+    /// The kernel's, with the path and the text.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let mut file =
+            self.open_file(path, libc::O_WRONLY).doing(|| format!("write {text:?} to /proc/{path}"))?;
+        file.write_all(text.as_bytes()).doing(|| format!("write {text:?} to /proc/{path}"))
+    }
+
+    /// Reads the file `path`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let mut text = String::new();
+        let mut file = self.open_file(path, libc::O_RDONLY)?;
+        file.read_to_string(&mut text).doing(|| format!("read /proc/{path}"))?;
+        Ok(text)
+    }
+}
+
+/// A path of ours that names the file `fd` has open, for calls that take no descriptor.
+pub fn fd_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

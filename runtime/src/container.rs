@@ -1,0 +1,731 @@
+//! The life of a container: create, start, exec, signals, pause, delete.
+
+use crate::bundle::{self, Bundle};
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::hooks;
+use crate::launch::{self, Io, Launched};
+use crate::plan::validate::prestart;
+use crate::plan::{self, Plan, Request, ns, resources};
+use crate::protocol::{Channel, Message};
+use crate::release;
+use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
+use ctr_isolation::cgroup::{self, Cgroup, systemd};
+use ctr_isolation::network;
+use ctr_isolation::resctrl::{self, Resctrl};
+use ctr_isolation::sys::socket::{self, Kind};
+use ctr_isolation::sys::{fs, process};
+use ctr_isolation::{Context, Error as Cause};
+use oci_spec::runtime::{LinuxNamespaceType, Process};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long freezing may take.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the caller gives along with a plan.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where the first process's pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// Where the master of the terminal is sent; without it, it is ours.
+    pub console_socket: Option<PathBuf>,
+    /// Where a descriptor of the first process is sent.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Go on without waiting for `start`.
+    pub run: bool,
+    /// Directories that belong to the container alone and go with it.
+    pub owned: Vec<PathBuf>,
+}
+
+/// A process that was just started, and our part of it.
+#[derive(Debug)]
+pub struct Started {
+    /// Its pid.
+    pub pid: i32,
+    /// A descriptor for it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, when it has one and no console socket was given.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// A container that exists.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its directory.
+    pub entry: Entry,
+    /// Its record.
+    pub record: Record,
+}
+
+impl Container {
+    /// The container `id`. One whose record is torn is all the same found, as `creating`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub fn open(store: &Store, id: &str) -> Result<Self> {
+        let entry = store.open(id)?;
+        let record = entry.record()?.unwrap_or_else(|| Record { id: id.into(), ..Record::default() });
+        Ok(Container { entry, record })
+    }
+
+    /// What it is doing, observed.
+    pub fn status(&self) -> Status {
+        if self.record.pid == 0 {
+            return Status::Creating;
+        }
+        match state::start_time(self.record.pid) {
+            Some((time, false)) if time == self.record.start_time => {}
+            _ => return Status::Stopped,
+        }
+        if self.entry.path(file::START).exists() {
+            Status::Created
+        } else if self.entry.path(file::START_NEW).exists() {
+            Status::Creating
+        } else if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen()) {
+            Status::Paused
+        } else {
+            Status::Running
+        }
+    }
+
+    /// Its cgroup, where it has one.
+    pub fn cgroup(&self) -> Option<Cgroup> {
+        self.record.cgroup.as_deref().map(Cgroup::at)
+    }
+
+    /// Its configuration, as it was at `create`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn bundle(&self) -> Result<Bundle> {
+        let path = self.entry.path(file::CONFIG);
+        let text = std::fs::read(&path).doing(|| format!("read {}", path.display()))?;
+        Bundle::parse(self.record.bundle.clone(), text)
+    }
+
+    /// The process that waits for `start` becomes the container's program.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it is created; what the program's start ran into; what a `poststart` hook did.
+    pub fn start(&self) -> Result<()> {
+        let _lock = self.entry.lock()?;
+        let status = self.status();
+        let why = match status {
+            Status::Created => "",
+            Status::Stopped => " (cannot start a container that has stopped)",
+            _ => " (cannot start an already running container)",
+        };
+        if status != Status::Created {
+            return Err(self.wrong_status("start", status, why));
+        }
+        let dir = fs::open(self.entry.dir(), fs::O_DIRECTORY)?;
+        let path = fs::fd_path(dir.as_fd()).join(file::START);
+        let channel = Channel::new(
+            socket::connect(&path, Kind::Packet).doing(|| "reach the container's first process")?,
+        );
+        channel.go(&[])?;
+        wait_for_program(&channel)?;
+        std::fs::remove_file(self.entry.path(file::START)).doing(|| "mark the container as started")?;
+        self.run_poststart()
+    }
+
+    /// runtime-spec runtime.md, "Lifecycle": when a `poststart` hook fails, the container is stopped.
+    fn run_poststart(&self) -> Result<()> {
+        let bundle = self.bundle()?;
+        let hooks =
+            bundle.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default();
+        let state = self.record.oci(Status::Running, self.record.pid);
+        let result = hooks::run("poststart", &hooks, &state);
+        if result.is_err() {
+            release::kill(&self.record)?;
+        }
+        Ok(result?)
+    }
+
+    fn wrong_status(&self, verb: &'static str, status: Status, why: &'static str) -> Error {
+        Error::WrongStatus { verb, id: self.record.id.clone(), status, why }
+    }
+
+    /// Sends `signal` to its first process, or with `all` to every one.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] when it has stopped.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        let status = self.status();
+        if all {
+            // Without its first process, others of a shared PID namespace may be left.
+            if let Some(cgroup) = self.cgroup().filter(Cgroup::exists) {
+                return Ok(cgroup.signal(signal)?);
+            }
+        }
+        if matches!(status, Status::Stopped | Status::Creating) {
+            return Err(self.wrong_status("kill", status, " (container not running)"));
+        }
+        let pidfd = open_process(&self.record)
+            .ok_or_else(|| self.wrong_status("kill", Status::Stopped, " (container not running)"))?;
+        process::pidfd_send_signal(pidfd.as_fd(), signal)?;
+        // Without a PID namespace of its own the others do not end with the first.
+        if signal == libc::SIGKILL
+            && !self.has_own_pids()
+            && let Some(cgroup) = self.cgroup().filter(Cgroup::exists)
+        {
+            cgroup.signal(signal)?;
+        }
+        Ok(())
+    }
+
+    fn has_own_pids(&self) -> bool {
+        let Ok(bundle) = self.bundle() else { return false };
+        let namespaces =
+            bundle.spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+        namespaces.iter().any(|found| found.typ() == LinuxNamespaceType::Pid && plan::validate::is_new(found))
+    }
+
+    /// Stops every process where it is.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it runs; [`Error::Unsupported`] without a cgroup.
+    pub fn pause(&self) -> Result<()> {
+        let _lock = self.entry.lock()?;
+        let status = self.status();
+        if !matches!(status, Status::Running | Status::Created) {
+            return Err(self.wrong_status("pause", status, " (container not running or created)"));
+        }
+        Ok(self.need_cgroup("pause")?.freeze(FREEZE_TIMEOUT)?)
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it is paused.
+    pub fn resume(&self) -> Result<()> {
+        let _lock = self.entry.lock()?;
+        let status = self.status();
+        if status != Status::Paused {
+            return Err(self.wrong_status("resume", status, " (container not paused)"));
+        }
+        Ok(self.need_cgroup("resume")?.thaw()?)
+    }
+
+    fn need_cgroup(&self, verb: &str) -> Result<Cgroup> {
+        self.cgroup().ok_or_else(|| Error::Unsupported {
+            what: format!("{verb} of container {:?}", self.record.id),
+            needs: "it has no cgroup, because none was delegated to the user who made it: start a user session with \
+                    systemd (`systemd-run --user --scope`) and make it there"
+                .into(),
+        })
+    }
+
+    /// The pids of its processes, as we see them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without a cgroup.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        match self.status() {
+            Status::Stopped | Status::Creating => Ok(Vec::new()),
+            _ => Ok(self.need_cgroup("ps")?.processes()?),
+        }
+    }
+
+    /// Removes it; with `force` ends it first.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] when it still runs; everything that could not be undone.
+    pub fn delete(&self, force: bool) -> Result<()> {
+        let _lock = self.entry.lock()?;
+        // What was written between our reading and the lock.
+        let record = self.entry.record()?;
+        let current = Container {
+            entry: self.entry.clone(),
+            record: record.clone().unwrap_or_else(|| self.record.clone()),
+        };
+        let status = current.status();
+        if !force && !matches!(status, Status::Stopped | Status::Created) {
+            return Err(self.wrong_status("delete", status, " (the container is not stopped: use --force)"));
+        }
+        let bundle = current.bundle();
+        release::release(&self.entry, record.as_ref())?;
+        if let Ok(bundle) = bundle {
+            let hooks =
+                bundle.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default();
+            let state = current.record.oci(Status::Stopped, 0);
+            for hook in hooks {
+                // runtime-spec runtime.md: a failed poststop hook is warned of, and the rest goes on.
+                if let Err(error) = hooks::run("poststop", std::slice::from_ref(&hook), &state) {
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one more process in it.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it runs; what the start ran into.
+    pub fn exec(
+        &self,
+        wanted: &Process,
+        request: &Request,
+        options: &Options,
+        ignore_paused: bool,
+        facts: &Facts,
+    ) -> Result<Started> {
+        let status = self.status();
+        match status {
+            Status::Running | Status::Created => {}
+            Status::Paused if ignore_paused => {}
+            Status::Paused => {
+                return Err(self.wrong_status("exec in", status, " (cannot exec in a paused container)"));
+            }
+            _ => return Err(self.wrong_status("exec in", status, " (cannot exec in a stopped container)")),
+        }
+        let plan = self.plan_exec(wanted, request, facts)?;
+        // Whoever is in the container's PID namespace sees the new process before it is one of theirs.
+        process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+        let listener = connect_listener(&self.bundle()?)?;
+        let io = Io { start: None, console: connect_console(options)?, listener };
+        let state = self.record.oci(status, self.record.pid).to_json();
+        let launched = self.spawn_inside(&plan, io, &state)?;
+        let result = finish_exec(&launched, &plan, options, facts);
+        let Launched { pid, pidfd, .. } = launched;
+        result.map(|terminal| Started { pid, pidfd, terminal })
+    }
+
+    /// What [`Container::exec`] would do.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every problem of the process.
+    pub fn plan_exec(&self, wanted: &Process, request: &Request, facts: &Facts) -> Result<Plan> {
+        let bundle = self.bundle()?;
+        let namespaces = self.namespaces(&bundle);
+        plan::exec::exec(&bundle, wanted, self.record.pid, namespaces, request, facts)
+    }
+
+    /// The kinds of namespaces in which its first process differs from us. One's own user namespace cannot be joined.
+    fn namespaces(&self, bundle: &Bundle) -> i32 {
+        let namespaces =
+            bundle.spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+        let names = [
+            (LinuxNamespaceType::User, ns::USER, "user"),
+            (LinuxNamespaceType::Mount, ns::MOUNT, "mnt"),
+            (LinuxNamespaceType::Pid, ns::PID, "pid"),
+            (LinuxNamespaceType::Network, ns::NETWORK, "net"),
+            (LinuxNamespaceType::Ipc, ns::IPC, "ipc"),
+            (LinuxNamespaceType::Uts, ns::UTS, "uts"),
+            (LinuxNamespaceType::Cgroup, ns::CGROUP, "cgroup"),
+            (LinuxNamespaceType::Time, ns::TIME, "time"),
+        ];
+        let link = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let is_joined = |kind: LinuxNamespaceType, name: &str| {
+            namespaces.iter().any(|found| found.typ() == kind)
+                && (kind != LinuxNamespaceType::User
+                    || link("self", name) != link(&self.record.pid.to_string(), name))
+        };
+        names.iter().filter(|(kind, _, name)| is_joined(*kind, name)).fold(0, |all, (_, flag, _)| all | flag)
+    }
+
+    fn spawn_inside(&self, plan: &Plan, io: Io, state: &str) -> Result<Launched> {
+        let dir = self.cgroup().map(|cgroup| cgroup.open()).transpose()?;
+        let spawn = |io: Io, dir: Option<BorrowedFd<'_>>| launch::spawn(plan, io, state, dir);
+        match spawn(io, dir.as_ref().map(AsFd::as_fd)) {
+            // An init that made cgroups of its own has left no room for processes at the top: join it where it is.
+            Err(error) if error.errno == libc::EBUSY => {
+                let text =
+                    std::fs::read_to_string(format!("/proc/{}/cgroup", self.record.pid)).unwrap_or_default();
+                let hierarchy = cgroup::Hierarchy::find();
+                let (Some(hierarchy), Some(path)) = (hierarchy, cgroup::path_from_proc(&text)) else {
+                    return Err(error.into());
+                };
+                let dir = hierarchy.cgroup(path).open()?;
+                Ok(spawn(Io::default(), Some(dir.as_fd()))?)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+fn finish_exec(
+    launched: &Launched,
+    plan: &Plan,
+    options: &Options,
+    facts: &Facts,
+) -> Result<Option<OwnedFd>> {
+    if let Some(score) = plan.launch.oom_score_adj {
+        set_oom_score(launched.pid, score, facts)?;
+    }
+    launched.channel.go(&[])?;
+    let mut terminal = None;
+    loop {
+        match launched.channel.listen()? {
+            Message::Terminal(master) => terminal = Some(master),
+            Message::Ready => write_outputs(launched, options)?,
+            Message::End => return Ok(terminal),
+            other => fail(other)?,
+        }
+    }
+}
+
+/// A descriptor for the first process of a container, if that still is the one of the record.
+pub fn open_process(record: &Record) -> Option<OwnedFd> {
+    let pidfd = (record.pid > 0).then(|| process::pidfd_open(record.pid).ok())??;
+    // Only now: between a look and the open another process may have got the pid.
+    state::start_time(record.pid).filter(|(time, _)| *time == record.start_time)?;
+    Some(pidfd)
+}
+
+/// Makes a container from its plan.
+///
+/// # Errors
+/// What went wrong; nothing is left then.
+pub fn create(
+    store: &Store,
+    bundle: &Bundle,
+    plan: &Plan,
+    options: &Options,
+    facts: &Facts,
+) -> Result<Started> {
+    let entry = store.reserve(&plan.id)?;
+    let mut record = Record {
+        version: RECORD_VERSION,
+        id: plan.id.clone(),
+        oci_version: bundle.spec.version().clone(),
+        bundle: bundle.dir.clone(),
+        rootfs: plan.init.rootfs.as_ref().map(|rootfs| rootfs.path.clone()).unwrap_or_default(),
+        created: now(),
+        owner: facts.uid,
+        owned: options.owned.clone(),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        ..Record::default()
+    };
+    let result = create_in(&entry, &mut record, bundle, plan, options, facts);
+    if result.is_err() {
+        // The reason that is told is the first one.
+        let kept = Record { owned: Vec::new(), ..record };
+        if let Err(error) = release::release(&entry, Some(&kept)) {
+            tracing::warn!("{error}");
+        }
+    }
+    result
+}
+
+fn now() -> (u64, u32) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs(), since.subsec_nanos())
+}
+
+fn create_in(
+    entry: &Entry,
+    record: &mut Record,
+    bundle: &Bundle,
+    plan: &Plan,
+    options: &Options,
+    facts: &Facts,
+) -> Result<Started> {
+    let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
+    let cgroup = plan_cgroup(plan, facts);
+    record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
+    record.unit = unit.map(|unit| unit.name.clone());
+    record.user_unit = unit.is_some_and(|unit| unit.user);
+    record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
+    entry.write(record)?;
+    write_new(&entry.path(file::CONFIG), &bundle.text)?;
+    let dir = match &cgroup {
+        Some(cgroup) => make_cgroup(cgroup, plan, record)?,
+        None => None,
+    };
+    let start = if options.run { None } else { Some(listen_for_start(entry)?) };
+    let io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
+    let state = record.oci(Status::Creating, 0);
+    let launched = launch::spawn(plan, io, &state.to_json(), dir.as_ref().map(AsFd::as_fd))?;
+    record.pid = launched.pid;
+    record.start_time = state::start_time(launched.pid).map_or(0, |(time, _)| time);
+    entry.write(record)?;
+    if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
+        let cgroup = start_unit(wanted, unit, launched.pid, record, facts)?;
+        entry.write(record)?;
+        limit(&cgroup, wanted)?;
+    }
+    let terminal = converse(entry, record, &launched, plan, options, facts)?;
+    let Launched { pid, pidfd, .. } = launched;
+    Ok(Started { pid, pidfd, terminal })
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true).mode(0o600);
+    Ok(options
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .doing(|| format!("write {}", path.display()))?)
+}
+
+/// The cgroup we make; one that systemd makes is not known yet.
+fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
+    let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
+    facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(&wanted.path))
+}
+
+/// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.
+fn start_unit(
+    wanted: &plan::Cgroup,
+    unit: &plan::Unit,
+    pid: i32,
+    record: &mut Record,
+    facts: &Facts,
+) -> Result<Cgroup> {
+    let description = format!("container {}", record.id);
+    let properties = resources::unit_properties(&wanted.files);
+    systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
+    let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
+    // Whatever we take for the container's cgroup will be killed and removed one day.
+    let Some(hierarchy) = facts.hierarchy.as_ref().filter(|_| path.ends_with(&unit.name)) else {
+        return Err(Error::text(format!(
+            "systemd started {}, but the container's process is in the cgroup {}",
+            unit.name,
+            path.display()
+        )));
+    };
+    let cgroup = hierarchy.cgroup(path);
+    record.cgroup = Some(cgroup.dir().to_owned());
+    Ok(cgroup)
+}
+
+/// The systemd that has the unit of `record`.
+pub fn bus(record: &Record) -> systemd::Bus {
+    if record.user_unit { systemd::Bus::User } else { systemd::Bus::System }
+}
+
+/// Makes the cgroup with its limits and its device filter; `None` when it is optional and may not be made.
+fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
+    let Some(wanted) = &plan.cgroup else { return Ok(None) };
+    match cgroup.create() {
+        Err(error) if wanted.optional => {
+            tracing::debug!("no cgroup: {error}");
+            record.cgroup = None;
+            return Ok(None);
+        }
+        other => other?,
+    }
+    // The cgroups below, if there are any, are looked at where they cannot be removed.
+    if !cgroup.read("cgroup.procs")?.is_empty() {
+        record.cgroup = None;
+        return Err(Error::text(format!(
+            "cgroup {} is not empty: another container uses it",
+            cgroup.dir().display()
+        )));
+    }
+    limit(cgroup, wanted)?;
+    Ok(Some(cgroup.open()?))
+}
+
+fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {
+    for (file, value) in &wanted.files {
+        write_limit(cgroup, file, value)?;
+    }
+    if let Some(program) = &wanted.device_filter {
+        cgroup.set_device_filter(program, false).doing(|| "set the device filter")?;
+    }
+    Ok(())
+}
+
+fn write_limit(cgroup: &Cgroup, files: &str, values: &str) -> ctr_isolation::Result<()> {
+    let mut last = Ok(());
+    for (file, value) in files.split('|').zip(values.split('|')) {
+        last = cgroup.write(file, value);
+        match &last {
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::EOPNOTSUPP) => {}
+            _ => return last,
+        }
+    }
+    last.map_err(|error| {
+        let controller = files.split('.').next().unwrap_or_default();
+        error
+            .under(format!("the limit needs the cgroup controller {controller}, which is not available here"))
+    })
+}
+
+fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
+    let dir = fs::open(entry.dir(), fs::O_DIRECTORY)?;
+    // Through the descriptor: a socket's path may not be longer than 107 bytes.
+    Ok(socket::listen(&fs::fd_path(dir.as_fd()).join(file::START_NEW), Kind::Packet)?)
+}
+
+fn connect_console(options: &Options) -> Result<Option<OwnedFd>> {
+    let connect =
+        |path: &PathBuf| socket::connect(path, Kind::Stream).doing(|| "connect to the console socket");
+    Ok(options.console_socket.as_ref().map(connect).transpose()?)
+}
+
+fn connect_listener(bundle: &Bundle) -> Result<Option<OwnedFd>> {
+    let seccomp = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let path = seccomp
+        .and_then(|seccomp| seccomp.listener_path().clone())
+        .filter(|path| !path.as_os_str().is_empty());
+    let connect =
+        |path: PathBuf| socket::connect(&path, Kind::Stream).doing(|| "connect to the seccomp agent");
+    Ok(path.map(connect).transpose()?)
+}
+
+/// The parent's part of the conversation, until the container is created or its program runs.
+fn converse(
+    entry: &Entry,
+    record: &Record,
+    launched: &Launched,
+    plan: &Plan,
+    options: &Options,
+    facts: &Facts,
+) -> Result<Option<OwnedFd>> {
+    let pid = launched.pid;
+    if let Some(ids) = &plan.launch.ids {
+        launch::map_ids(pid, ids, facts)?;
+    }
+    if let Some(score) = plan.launch.oom_score_adj {
+        set_oom_score(pid, score, facts)?;
+    }
+    move_devices(&plan.launch, pid)?;
+    enter_resctrl(&plan.launch, &record.id, pid)?;
+    let mounts = launch::prepare_mounts(pid, &plan.launch.prepare)?;
+    let fds: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    launched.channel.go(&fds)?;
+    drop(mounts);
+    let mut terminal = None;
+    loop {
+        match launched.channel.listen()? {
+            Message::Hooks => {
+                // The environment is there: to the specification (runtime.md, "Lifecycle") that is `created`.
+                let state = record.oci(Status::Created, pid);
+                hooks::run("prestart", prestart(&plan.hooks).unwrap_or_default(), &state)?;
+                hooks::run(
+                    "createRuntime",
+                    plan.hooks.create_runtime().as_deref().unwrap_or_default(),
+                    &state,
+                )?;
+                launched.channel.go(&[])?;
+            }
+            Message::Terminal(master) => terminal = Some(master),
+            Message::Ready => {
+                write_outputs(launched, options)?;
+                if !options.run {
+                    let (from, to) = (entry.path(file::START_NEW), entry.path(file::START));
+                    std::fs::rename(from, to).doing(|| "mark the container as created")?;
+                    return Ok(terminal);
+                }
+            }
+            Message::End if options.run => break,
+            other => fail(other)?,
+        }
+    }
+    if plan.hooks.poststart().as_ref().is_some_and(|hooks| !hooks.is_empty()) {
+        Container { entry: entry.clone(), record: record.clone() }.run_poststart()?;
+    }
+    Ok(terminal)
+}
+
+/// Moves the network devices in. A namespace that is joined the process has not joined yet.
+fn move_devices(launch: &plan::Launch, pid: i32) -> Result<()> {
+    if launch.net_devices.is_empty() {
+        return Ok(());
+    }
+    let joined = launch.join.iter().find(|(kind, _)| kind & ns::NETWORK != 0).map(|(_, path)| path.clone());
+    let path = joined.unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
+    let namespace = fs::open(&path, 0).doing(|| format!("open the namespace {}", path.display()))?;
+    for (name, inside) in &launch.net_devices {
+        network::move_device(name, namespace.as_fd(), inside)?;
+    }
+    Ok(())
+}
+
+/// The group of `linux.intelRdt` that goes with the container: its own, or its monitoring group in another's.
+fn plan_resctrl(launch: &plan::Launch, id: &str) -> Result<Option<PathBuf>> {
+    let Some(rdt) = &launch.rdt else { return Ok(None) };
+    let resctrl = Resctrl::default();
+    resctrl.check().doing(|| "/linux/intelRdt")?;
+    let group = resctrl.group(&rdt.group);
+    match group.exists() {
+        false if rdt.shared => {
+            Err(Error::text(format!("/linux/intelRdt/closID: there is no group {}", group.display())))
+        }
+        false => Ok(Some(group)),
+        true => Ok(rdt.monitoring.then(|| resctrl.monitor(&rdt.group, id))),
+    }
+}
+
+/// Makes what [`plan_resctrl`] has found to be missing, and puts the process in.
+fn enter_resctrl(launch: &plan::Launch, id: &str, pid: i32) -> Result<()> {
+    let Some(rdt) = &launch.rdt else { return Ok(()) };
+    let resctrl = Resctrl::default();
+    let group = resctrl.group(&rdt.group);
+    if !rdt.shared {
+        resctrl::create(&group)?;
+    }
+    if !rdt.schemata.is_empty() {
+        resctrl::set_schemata(&group, &rdt.schemata)?;
+    }
+    resctrl::add(&group, pid)?;
+    if rdt.monitoring {
+        let monitor = resctrl.monitor(&rdt.group, id);
+        resctrl::create(&monitor)?;
+        resctrl::add(&monitor, pid)?;
+    }
+    Ok(())
+}
+
+/// Only the host's root may lower a score; runc leaves it for others, so do we, and say so.
+fn set_oom_score(pid: i32, score: i32, facts: &Facts) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) && !facts.is_root() => {
+            tracing::warn!("/process/oomScoreAdj: an ordinary user cannot lower it to {score}; ignored");
+            Ok(())
+        }
+        other => Ok(other.doing(|| format!("write {score} to {path}"))?),
+    }
+}
+
+fn write_outputs(launched: &Launched, options: &Options) -> Result<()> {
+    if let Some(path) = &options.pidfd_socket {
+        let agent = socket::connect(path, Kind::Stream).doing(|| "connect to the pidfd socket")?;
+        socket::send(agent.as_fd(), b"pidfd", &[launched.pidfd.as_fd()]).doing(|| "send the pidfd")?;
+    }
+    let Some(path) = &options.pid_file else { return Ok(()) };
+    // Whoever waits for the file must never find it half written.
+    let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
+    let written = std::fs::write(&new, launched.pid.to_string()).and_then(|()| std::fs::rename(&new, path));
+    Ok(written.doing(|| format!("write the pid file {}", path.display()))?)
+}
+
+/// Waits until the container's program runs.
+fn wait_for_program(channel: &Channel) -> Result<()> {
+    loop {
+        match channel.listen()? {
+            Message::End => return Ok(()),
+            other => fail(other)?,
+        }
+    }
+}
+
+/// What the child says when it cannot go on.
+fn fail(message: Message) -> Result<()> {
+    Err(match message {
+        Message::Failed(error) => error.into(),
+        Message::Hop(failure) => Cause::call("exec: start the container's program", failure.errno).into(),
+        Message::End => {
+            Error::text("the container's first process ended before it was ready (killed, or out of memory?)")
+        }
+        other => Error::text(format!("the container's first process said {other:?} out of turn")),
+    })
+}
+
+/// Reads a process from JSON, for `exec --process`.
+///
+/// # Errors
+/// [`Error::Invalid`] with every value that does not fit.
+pub fn parse_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
+    bundle::parse(text)
+}

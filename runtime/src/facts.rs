@@ -1,0 +1,55 @@
+//! What the host is, as far as a plan depends on it: plain data that a test can write down.
+
+use ctr_isolation::cgroup::Hierarchy;
+use ctr_isolation::sys::{fs, process};
+use ctr_isolation::{cgroup, identity};
+use std::path::{Path, PathBuf};
+
+/// Facts about the host and the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Our effective user id.
+    pub uid: u32,
+    /// Our effective group id.
+    pub gid: u32,
+    /// We are in a user namespace: what is root here is an ordinary user to the host.
+    pub in_user_namespace: bool,
+    /// Where cgroup version 2 is mounted, if it is.
+    pub hierarchy: Option<Hierarchy>,
+    /// Our own cgroup in it.
+    pub own_cgroup: PathBuf,
+    /// The highest capability the kernel knows.
+    pub last_capability: u8,
+    /// The capabilities we hold, by number.
+    pub capabilities: u64,
+    /// AppArmor is on.
+    pub apparmor: bool,
+    /// SELinux is on.
+    pub selinux: bool,
+}
+
+impl Facts {
+    /// Asks the host.
+    pub fn read() -> Self {
+        let (uid, gid) = process::effective_ids();
+        let own = fs::read_small(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        Facts {
+            uid,
+            gid,
+            in_user_namespace: fs::read_small(Path::new("/proc/self/uid_map"))
+                .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"])),
+            hierarchy: Hierarchy::find(),
+            own_cgroup: cgroup::path_from_proc(&own).unwrap_or(Path::new("/")).to_owned(),
+            last_capability: identity::last_capability(),
+            capabilities: process::capget().map_or(0, |sets| sets.permitted),
+            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|text| text.starts_with(b"Y")),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
+
+    /// Whether we are the host's root, as far as file owners go.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}

@@ -1,0 +1,331 @@
+//! The child: from a fresh process to the container's program, in the order the kernel demands.
+
+use crate::hooks;
+use crate::plan::{Init, Program, ns};
+use crate::protocol::{Channel, Signal};
+use crate::state::{OciState, Status};
+use ctr_isolation::root::Root;
+use ctr_isolation::rootfs::Built;
+use ctr_isolation::sys::fs::{self, Proc};
+use ctr_isolation::sys::hop::{self, Call};
+use ctr_isolation::sys::process::{self, CStrings};
+use ctr_isolation::sys::{cstring, seccomp, socket};
+use ctr_isolation::{Context, Error, Result, console, identity, seccomp as filter};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the child has open.
+#[derive(Debug)]
+pub struct Handles {
+    /// The conversation with the parent.
+    pub channel: Channel,
+    /// The host's `/proc`.
+    pub proc: Proc,
+    /// Namespaces still to be joined.
+    pub joins: Vec<(i32, OwnedFd)>,
+    /// Where it waits for `start`.
+    pub start: Option<OwnedFd>,
+    /// Where the master of the terminal goes.
+    pub console: Option<OwnedFd>,
+    /// The agent of the system call filter.
+    pub listener: Option<OwnedFd>,
+}
+
+/// Becomes the container's program. `state` is the container's state as JSON, for hooks and agents.
+pub fn run(plan: &Init, mut handles: Handles, state: &str) -> ! {
+    let error = match become_program(plan, &mut handles, state) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    let _ = handles.channel.fail(&error);
+    process::exit(1)
+}
+
+/// Never made: a success is another program.
+#[derive(Debug)]
+enum Never {}
+
+fn become_program(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
+    let Some(prepared) = handles.channel.wait_go()? else { process::exit(1) };
+    enter_namespaces(plan, handles)?;
+    plan.schedule.apply()?;
+    let slave = match &plan.rootfs {
+        Some(rootfs) => {
+            let built = rootfs.build(&handles.proc, &prepared)?;
+            drop(prepared);
+            run_create_hooks(plan, handles, state)?;
+            let slave = open_console(plan, handles, &built)?;
+            built.enter(rootfs)?;
+            slave
+        }
+        None => open_console_here(plan, handles)?,
+    };
+    set_machine(plan, &handles.proc)?;
+    if let Some(slave) = slave {
+        console::take(&slave)?;
+    }
+    finish(plan, handles, state)
+}
+
+fn enter_namespaces(plan: &Init, handles: &mut Handles) -> Result<()> {
+    for (kinds, namespace) in handles.joins.drain(..) {
+        process::setns(namespace.as_fd(), kinds).doing(|| "join the container's namespaces")?;
+    }
+    if plan.own_user_namespace {
+        // Until now our ids were not mapped.
+        process::setgid(0).doing(|| "become root in the user namespace")?;
+        process::setuid(0).doing(|| "become root in the user namespace")?;
+    }
+    process::setsid()?;
+    if let Some(name) = &plan.keyring {
+        match process::join_session_keyring(name) {
+            // A kernel without keyrings has nothing to leak.
+            Err(error) if error.errno != libc::ENOSYS => return Err(error),
+            _ => {}
+        }
+    }
+    if plan.unshare_cgroup {
+        process::unshare(ns::CGROUP)?;
+    }
+    if let Some(offsets) = &plan.time_offsets {
+        enter_time_namespace(offsets, &handles.proc).doing(|| "make the time namespace")?;
+    }
+    // Not before: a process that may not be dumped owns none of its files in /proc.
+    process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+    if plan.loopback {
+        process::loopback_up().doing(|| "bring the loopback interface up")?;
+    }
+    Ok(())
+}
+
+/// A new time namespace is for children; its offsets can be set until somebody is in it, and then we go in ourselves.
+fn enter_time_namespace(offsets: &str, proc: &Proc) -> Result<()> {
+    process::unshare(ns::TIME)?;
+    if !offsets.is_empty() {
+        proc.write("self/timens_offsets", offsets)?;
+    }
+    let namespace = proc.follow("self/ns/time_for_children", 0)?;
+    process::setns(namespace.as_fd(), ns::TIME)
+}
+
+fn run_create_hooks(plan: &Init, handles: &Handles, state: &str) -> Result<()> {
+    if plan.ask_for_hooks {
+        handles.channel.say(&Signal::Hooks)?;
+        if handles.channel.wait_go()?.is_none() {
+            process::exit(1);
+        }
+    }
+    hooks::run("createContainer", &plan.create_container, &hook_state(state, Status::Created))
+}
+
+/// The state for hooks in the container: its pid is the one they see.
+fn hook_state(json: &str, status: Status) -> OciState {
+    let mut state = OciState::from_json(json);
+    state.status = status;
+    state.pid = process::getpid();
+    state
+}
+
+fn open_console(plan: &Init, handles: &mut Handles, built: &Built) -> Result<Option<OwnedFd>> {
+    let Some(console) = plan.console else { return Ok(None) };
+    let (master, slave) = console.open(&built.root, true)?;
+    hand_over(handles, &master)?;
+    Ok(Some(slave))
+}
+
+fn open_console_here(plan: &Init, handles: &mut Handles) -> Result<Option<OwnedFd>> {
+    let Some(console) = plan.console else { return Ok(None) };
+    let (master, slave) = console.open(&Root::open(Path::new("/"))?, false)?;
+    hand_over(handles, &master)?;
+    Ok(Some(slave))
+}
+
+fn hand_over(handles: &mut Handles, master: &OwnedFd) -> Result<()> {
+    match handles.console.take() {
+        Some(socket) => socket::send(socket.as_fd(), b"/dev/ptmx", &[master.as_fd()])
+            .doing(|| "send the terminal to the console socket"),
+        None => handles.channel.say(&Signal::Terminal(master.as_fd())),
+    }
+}
+
+fn set_machine(plan: &Init, proc: &Proc) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        process::sethostname(name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        process::setdomainname(name)?;
+    }
+    for (file, value) in &plan.sysctl {
+        proc.write(&format!("sys/{file}"), value).doing(|| format!("set the kernel parameter {file}"))?;
+    }
+    if let Some(persona) = plan.personality {
+        process::personality(persona)?;
+    }
+    Ok(())
+}
+
+/// From here on everything is the container's: its user, its limits, its filter.
+fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
+    for (file, value) in &plan.labels {
+        handles.proc.write(file, value).doing(|| "set the label of the program")?;
+    }
+    let last = identity::last_capability();
+    own_standard_streams(plan.identity.uid);
+    let late_filter = plan.filter.as_ref().filter(|filter| plan.identity.no_new_privileges && !filter.notify);
+    let early_filter = plan.filter.as_ref().filter(|_| late_filter.is_none());
+    // Without no_new_privs the filter takes a privilege that the identity may take away: so the identity comes
+    // last, and nothing that could fail before `start` comes after it.
+    let program = if early_filter.is_some() {
+        enter_directory(&plan.program)?;
+        find_program(&plan.program)?
+    } else {
+        take_identity(plan, last)?;
+        enter_directory(&plan.program)?;
+        find_program(&plan.program)?
+    };
+    handles.channel.say(&Signal::Ready)?;
+    if let Some(socket) = handles.start.take() {
+        // The parent is gone; whoever connects is `start`.
+        handles.channel = Channel::new(socket::accept(socket.as_fd())?);
+        if handles.channel.wait_go()?.is_none() {
+            process::exit(1);
+        }
+    }
+    if plan.program.args.is_empty() {
+        return Err(Error::new("/process of config.json is missing: there is no program to start"));
+    }
+    let report = handles.channel.socket();
+    let hop =
+        hop::make(&[close_on_exec(report)], late_filter.map(|f| (f.program.as_slice(), f.flags)), report)?;
+    if let Some(filter) = early_filter {
+        install(filter, &plan.listener_metadata, handles, state)?;
+        take_identity(plan, last)?;
+    }
+    hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
+    exec(&plan.program, program, &hop, handles)
+}
+
+fn take_identity(plan: &Init, last_capability: u8) -> Result<()> {
+    for limit in &plan.rlimits {
+        limit.set(0)?;
+    }
+    if let Some(cpus) = &plan.affinity {
+        process::sched_setaffinity(cpus).doing(|| "set the CPU affinity")?;
+    }
+    plan.identity.take(last_capability)
+}
+
+/// The program may open its standard streams again by name, so it must own them; what cannot be given away is left.
+fn own_standard_streams(uid: u32) {
+    for number in 0..3 {
+        let Ok(stream) = process::borrow(number) else { continue };
+        let Ok(stat) = fs::fstat(stream) else { continue };
+        if stat.uid != uid && !stat.is_char_device(1, 3) && stat.kind() != libc::S_IFREG {
+            let _ = fs::chownat(stream, Path::new(""), uid, u32::MAX);
+        }
+    }
+}
+
+/// Goes to the working directory, made where it is missing, and makes sure that it lies inside: a path through
+/// `/proc/self/fd` could lead to a descriptor of the host (CVE-2024-21626).
+fn enter_directory(program: &Program) -> Result<()> {
+    let cwd = &program.cwd;
+    match fs::chdir(cwd) {
+        Err(error) if error.errno == libc::ENOENT => {
+            Root::open(Path::new("/"))?
+                .ensure_dir(cwd)
+                .doing(|| format!("make the working directory {cwd:?}"))?;
+            fs::chdir(cwd)?;
+        }
+        Err(error) => return Err(error.under(format!("enter the working directory {cwd:?}"))),
+        Ok(()) => {}
+    }
+    match fs::getcwd() {
+        Ok(here) if here.is_absolute() => Ok(()),
+        _ => Err(Error::new(format!(
+            "the working directory {cwd:?} is outside of the container's root file system"
+        ))),
+    }
+}
+
+/// The path of the program: as it is when it has a slash, else from the `PATH` of its own environment.
+fn find_program(program: &Program) -> Result<PathBuf> {
+    // A container without a process can be created, and `start` then says what is missing.
+    let Some(name) = program.args.first().map(String::as_str) else { return Ok(PathBuf::new()) };
+    if name.contains('/') {
+        return executable(Path::new(name))
+            .map(|()| name.into())
+            .map_err(|errno| Error::call(format!("exec: {name:?}: stat {name}"), errno));
+    }
+    const DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let path = program.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT);
+    let mut denied = false;
+    for dir in path.split(':') {
+        let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(errno) => denied |= errno == libc::EACCES,
+        }
+    }
+    let why = if denied { "permission denied" } else { "executable file not found in $PATH" };
+    Err(Error::new(format!("exec: {name:?}: {why}")))
+}
+
+/// Whether `path` is a file that we may execute; else the errno that execve(2) would give.
+fn executable(path: &Path) -> std::result::Result<(), i32> {
+    let stat =
+        fs::open(path, libc::O_PATH).and_then(|file| fs::fstat(file.as_fd())).map_err(|error| error.errno)?;
+    if stat.kind() != libc::S_IFREG {
+        return Err(libc::EACCES);
+    }
+    fs::access_executable(path).map_err(|error| error.errno)
+}
+
+fn install(filter: &filter::Filter, metadata: &str, handles: &mut Handles, state: &str) -> Result<()> {
+    // Before the filter, which may stop the reading.
+    let message = match &handles.listener {
+        Some(_) => process_state(metadata, &handles.proc, state)?,
+        None => String::new(),
+    };
+    let listener =
+        seccomp::install(&filter.program, filter.flags).doing(|| "install the system call filter")?;
+    if let (Some(listener), Some(agent)) = (listener, handles.listener.take()) {
+        socket::send(agent.as_fd(), message.as_bytes(), &[listener.as_fd()])
+            .doing(|| "send the listener of the system call filter to its agent")?;
+    }
+    Ok(())
+}
+
+/// What comes with the listener (runtime-spec config-linux.md, "The Container Process State"); pids are the host's.
+fn process_state(metadata: &str, proc: &Proc, state: &str) -> Result<String> {
+    let stat = proc.read("self/stat")?;
+    let pid: i32 = stat.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or_default();
+    let mut state = OciState::from_json(state);
+    if state.pid == 0 {
+        state.pid = pid;
+    }
+    let fds = ["seccompFd"];
+    let version = state.oci_version.clone();
+    let message = serde_json::json!({
+        "ociVersion": version, "fds": fds, "pid": pid, "metadata": metadata, "state": state,
+    });
+    Ok(message.to_string())
+}
+
+fn close_on_exec(fd: BorrowedFd<'_>) -> Call {
+    let arguments = [fd.as_raw_fd() as u64, libc::F_SETFD as u64, libc::FD_CLOEXEC as u64, 0, 0];
+    Call { number: libc::SYS_fcntl, arguments }
+}
+
+fn exec(program: &Program, path: PathBuf, hop: &OwnedFd, handles: &Handles) -> Result<Never> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut args = vec![cstring(path.as_os_str().as_bytes())?];
+    for arg in &program.args {
+        args.push(cstring(arg.as_bytes())?);
+    }
+    let env = program.env.iter().map(|entry| cstring(entry.as_bytes())).collect::<Result<Vec<_>>>()?;
+    process::reset_signals();
+    process::keep_across_exec(handles.channel.socket().as_raw_fd())?;
+    Err(process::fexecve(hop.as_fd(), &CStrings::new(args), &CStrings::new(env))
+        .under("start the container's program"))
+}

@@ -1,0 +1,20 @@
+//! The life of a container: from a bundle through a plan to a process, and back to nothing.
+//!
+//! "Decide, then do": [`plan`] turns a configuration and facts about the host into a [`plan::Plan`] without asking
+//! anybody; [`launch`] and [`init`] carry it out in a straight line; [`release`] undoes it from its record.
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod container;
+pub mod error;
+pub mod facts;
+pub mod hooks;
+pub mod init;
+pub mod launch;
+pub mod plan;
+pub mod protocol;
+pub mod release;
+pub mod state;
+
+pub use error::{Error, Result};
+pub use state::{Status, Store};

@@ -1,0 +1,319 @@
+//! The plan of `create`.
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::plan::mounts::{self, Situation};
+use crate::plan::validate::{self, Check};
+use crate::plan::{Cgroup, IdMaps, Init, Launch, Plan, Rdt, Request, Unit, ns, process, resources};
+use ctr_isolation::cgroup::devices;
+use ctr_isolation::root::clean;
+use ctr_isolation::{personality, seccomp};
+use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder, Spec};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// Decides everything about a container.
+///
+/// # Errors
+/// [`Error::Invalid`] with every problem of the configuration.
+pub fn create(bundle: &Bundle, request: &Request, facts: &Facts) -> Result<Plan> {
+    let mut check = Check::default();
+    let mut warnings = bundle.warnings.clone();
+    validate::spec(&bundle.spec, &mut check);
+    let plan = build(bundle, request, facts, &mut check, &mut warnings);
+    match plan {
+        Some(plan) if check.problems.is_empty() => Ok(Plan { warnings, ..plan }),
+        _ => Err(Error::Invalid(check.problems)),
+    }
+}
+
+fn build(
+    bundle: &Bundle,
+    request: &Request,
+    facts: &Facts,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) -> Option<Plan> {
+    let spec = &bundle.spec;
+    let linux = spec.linux().clone().unwrap_or_default();
+    // Without a process a container can be created, only not started (runtime-spec config.md, "Process").
+    let nothing = || ProcessBuilder::default().args(Vec::new()).env(Vec::new()).cwd("/").build().ok();
+    let proc = &spec.process().clone().or_else(nothing)?;
+    let (new, join) = namespaces(&linux);
+    let joined = join.iter().fold(0, |all, (kind, _)| all | kind);
+    let user_namespace = (new | joined) & ns::USER != 0;
+    let situation = Situation {
+        user_namespace,
+        prepare: new & ns::USER != 0 && facts.is_root(),
+        own_mount_namespace: (new | joined) & ns::MOUNT != 0,
+    };
+    let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, situation, check, warnings);
+    let ids = (new & ns::USER != 0).then(|| id_maps(&linux));
+    let groups_allowed =
+        facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts));
+    if !facts.is_root() && !user_namespace {
+        check.problem(
+            "/linux/namespaces",
+            "an ordinary user needs a user namespace: `spec --rootless` makes such a configuration",
+        );
+    }
+    let console = process::console(proc);
+    check.that(console.is_none() || request.has_console, "/process/terminal", || {
+        "a terminal needs --console-socket, or `run` without --detach".into()
+    });
+    let (affinity, final_affinity) = process::affinity(proc, check);
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    // Without a cgroup of its own yet, a new cgroup namespace would begin at ours.
+    let cgroup = cgroup(spec, &linux, request, facts, user_namespace, check, warnings);
+    let late_cgroup = cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_some());
+    let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
+    let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };
+    let filter = linux.seccomp().as_ref().and_then(|profile| match seccomp::compile(profile) {
+        Ok(filter) => Some(filter),
+        Err(problems) => {
+            for problem in &problems {
+                check.problem(format!("/linux/seccomp{}", problem.pointer), &problem.message);
+            }
+            None
+        }
+    });
+    let init = Init {
+        own_user_namespace: user_namespace,
+        keyring: (!request.no_new_keyring)
+            .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
+        unshare_cgroup,
+        time_offsets: (new & ns::TIME != 0).then(|| time_offsets(&linux, check)),
+        loopback: new & ns::NETWORK != 0,
+        schedule: process::schedule(proc, linux.memory_policy().as_ref(), check),
+        rootfs: Some(rootfs),
+        ask_for_hooks: validate::prestart(&hooks).is_some_and(|hooks| !hooks.is_empty())
+            || hooks.create_runtime().as_ref().is_some_and(|hooks| !hooks.is_empty()),
+        create_container: hooks.create_container().clone().unwrap_or_default(),
+        console,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        sysctl: sysctl(&linux),
+        personality: linux.personality().as_ref().map(|persona| {
+            let flags = persona.flags().as_ref().is_some_and(|flags| !flags.is_empty());
+            check.that(!flags, "/linux/personality/flags", || "no flags are supported".into());
+            personality::domain(persona.domain())
+        }),
+        labels: process::labels(proc, facts, check),
+        rlimits: process::rlimits(proc),
+        affinity: final_affinity,
+        identity: process::identity(proc, facts, groups_allowed, user_namespace, check, warnings),
+        filter,
+        listener_metadata: listener_metadata(&linux),
+        start_container: hooks.start_container().clone().unwrap_or_default(),
+        program: process::program(proc, request),
+    };
+    let launch = Launch {
+        new: new & !late,
+        join,
+        join_process: None,
+        ids,
+        oom_score_adj: proc.oom_score_adj(),
+        affinity,
+        prepare,
+        net_devices: net_devices(&linux),
+        rdt: linux.intel_rdt().as_ref().map(|rdt| self::rdt(rdt, &request.id, check)),
+    };
+    Some(Plan { id: request.id.clone(), cgroup, launch, init, hooks, warnings: Vec::new() })
+}
+
+fn namespaces(linux: &Linux) -> (i32, Vec<(i32, PathBuf)>) {
+    let mut new = 0;
+    let mut join = Vec::new();
+    for namespace in linux.namespaces().iter().flatten() {
+        let kind = flag(namespace.typ());
+        match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => join.push((kind, path.clone())),
+            None => new |= kind,
+        }
+    }
+    // The user namespace first: it gives the right to join the others. The mount namespace last: it changes paths.
+    join.sort_by_key(|(kind, _)| match *kind {
+        ns::USER => 0,
+        ns::MOUNT => 2,
+        _ => 1,
+    });
+    (new, join)
+}
+
+fn flag(kind: LinuxNamespaceType) -> i32 {
+    match kind {
+        LinuxNamespaceType::Mount => ns::MOUNT,
+        LinuxNamespaceType::Cgroup => ns::CGROUP,
+        LinuxNamespaceType::Uts => ns::UTS,
+        LinuxNamespaceType::Ipc => ns::IPC,
+        LinuxNamespaceType::User => ns::USER,
+        LinuxNamespaceType::Pid => ns::PID,
+        LinuxNamespaceType::Network => ns::NETWORK,
+        LinuxNamespaceType::Time => ns::TIME,
+    }
+}
+
+fn id_maps(linux: &Linux) -> IdMaps {
+    IdMaps {
+        uids: linux.uid_mappings().clone().unwrap_or_default(),
+        gids: linux.gid_mappings().clone().unwrap_or_default(),
+    }
+}
+
+/// Whether the maps of an ordinary user need newuidmap(1) and newgidmap(1): all but a single id, one's own.
+pub fn needs_helper(ids: &IdMaps, facts: &Facts) -> bool {
+    let single = |list: &[oci_spec::runtime::LinuxIdMapping], own: u32| matches!(list, [one] if one.size() == 1 && one.host_id() == own);
+    let own = single(&ids.uids, facts.uid) && single(&ids.gids, facts.gid);
+    !facts.is_root() && !own
+}
+
+fn time_offsets(linux: &Linux, check: &mut Check) -> String {
+    let empty = HashMap::new();
+    let offsets: &HashMap<String, LinuxTimeOffset> = linux.time_offsets().as_ref().unwrap_or(&empty);
+    let mut lines: Vec<String> = Vec::new();
+    for (clock, offset) in offsets {
+        let pointer = format!("/linux/timeOffsets/{clock}");
+        check.that(matches!(clock.as_str(), "monotonic" | "boottime"), &pointer, || {
+            "is no clock of a time namespace: use monotonic or boottime".into()
+        });
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        check.that(nanoseconds < 1_000_000_000, &pointer, || format!("{nanoseconds} ns is a second or more"));
+        lines.push(format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0)));
+    }
+    lines.sort_unstable();
+    lines.concat()
+}
+
+fn sysctl(linux: &Linux) -> Vec<(String, String)> {
+    let mut list: Vec<_> = linux
+        .sysctl()
+        .iter()
+        .flatten()
+        .map(|(name, value)| (validate::sysctl_path(name), value.clone()))
+        .collect();
+    list.sort_unstable();
+    list
+}
+
+/// What the agent of the system call filter is told besides the state.
+pub fn listener_metadata(linux: &Linux) -> String {
+    let seccomp = linux.seccomp().as_ref();
+    seccomp.and_then(|seccomp| seccomp.listener_metadata().clone()).unwrap_or_default()
+}
+
+fn net_devices(linux: &Linux) -> Vec<(String, String)> {
+    let devices = linux.net_devices().iter().flatten();
+    let mut devices: Vec<_> = devices
+        .map(|(name, device)| {
+            let inside = device.name().clone().filter(|name| !name.is_empty());
+            (name.clone(), inside.unwrap_or_else(|| name.clone()))
+        })
+        .collect();
+    devices.sort_unstable();
+    devices
+}
+
+fn rdt(rdt: &LinuxIntelRdt, id: &str, check: &mut Check) -> Rdt {
+    let group = rdt.clos_id().clone().filter(|name| !name.is_empty());
+    if let Some(name) = &group {
+        let good = !name.contains(['/', '\n', '\0']) && name != "." && name != "..";
+        check.that(good, "/linux/intelRdt/closID", || format!("{name:?} is not the name of a directory"));
+    }
+    let mut schemata: Vec<String> = Vec::new();
+    for line in [rdt.l3_cache_schema(), rdt.mem_bw_schema()].into_iter().flatten() {
+        schemata.push(line.clone());
+    }
+    schemata.extend(rdt.schemata().iter().flatten().cloned());
+    for line in &schemata {
+        check.that(!line.contains('\0'), "/linux/intelRdt", || format!("{line:?} is no schema"));
+    }
+    Rdt {
+        shared: group.is_some() && schemata.is_empty(),
+        group: group.unwrap_or_else(|| id.to_owned()),
+        schemata,
+        monitoring: rdt.enable_monitoring().unwrap_or(false),
+    }
+}
+
+fn cgroup(
+    spec: &Spec,
+    linux: &Linux,
+    request: &Request,
+    facts: &Facts,
+    user_namespace: bool,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) -> Option<Cgroup> {
+    let resources = linux.resources().clone().unwrap_or_default();
+    let files = resources::files(&resources, check, warnings);
+    if request.no_cgroup || facts.hierarchy.is_none() {
+        check.that(files.is_empty(), "/linux/resources", || {
+            "limits need a cgroup, and there is none to be had".into()
+        });
+        return None;
+    }
+    let rules = resources.devices().clone().unwrap_or_default();
+    let device_filter = match devices::Filter::new(&rules, true) {
+        Ok(filter) => {
+            Some(filter).filter(|filter| !filter.allows_everything()).map(|filter| filter.program())
+        }
+        Err(problems) => {
+            for problem in &problems {
+                check.problem(format!("/linux/resources/devices{}", problem.pointer), &problem.message);
+            }
+            None
+        }
+    };
+    // Only the host's root may load one; in a user namespace mknod(2) is refused anyway.
+    let device_filter = device_filter.filter(|_| facts.is_root() && !facts.in_user_namespace);
+    let given = linux.cgroups_path().clone().unwrap_or_default();
+    let unit = request.systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
+    let optional = !facts.is_root() && files.is_empty() && unit.is_none() && given.as_os_str().is_empty();
+    let _ = (spec, user_namespace);
+    Some(Cgroup { path: cgroup_path(&given, &request.id, facts), unit, files, device_filter, optional })
+}
+
+/// Where `cgroupsPath` leads, as runc has it: an absolute path from the mount point, a relative one (and none, which
+/// is the container's name) beside our own cgroup.
+fn cgroup_path(given: &Path, id: &str, facts: &Facts) -> PathBuf {
+    if given.is_absolute() {
+        return clean(given);
+    }
+    let name = if given.as_os_str().is_empty() { Path::new(id) } else { given };
+    // `..` in a relative path must not lead above.
+    let inside = clean(name);
+    let beside = facts.own_cgroup.parent().unwrap_or(Path::new("/"));
+    clean(&beside.join(inside.strip_prefix("/").unwrap_or(&inside)))
+}
+
+fn unit(given: &Path, id: &str, facts: &Facts, check: &mut Check) -> Option<Unit> {
+    let text = given.to_string_lossy();
+    let user = !facts.is_root() || facts.in_user_namespace;
+    let parts: Vec<&str> = text.split(':').collect();
+    let (slice, prefix, name) = match parts.as_slice() {
+        [""] => ("", "ctr", id),
+        [slice, prefix, name] if !name.is_empty() => (*slice, *prefix, *name),
+        _ => {
+            check.problem(
+                "/linux/cgroupsPath",
+                format!("{text:?} is not slice:prefix:name, which the systemd cgroup manager needs"),
+            );
+            return None;
+        }
+    };
+    let default = if user { "user.slice" } else { "system.slice" };
+    let slice = if slice.is_empty() { default } else { slice };
+    check.that(slice.ends_with(".slice") && !slice.contains('/'), "/linux/cgroupsPath", || {
+        format!("{slice:?} is not the name of a slice")
+    });
+    let name = if name.ends_with(".slice") {
+        name.to_owned()
+    } else if prefix.is_empty() {
+        format!("{name}.scope")
+    } else {
+        format!("{prefix}-{name}.scope")
+    };
+    Some(Unit { slice: slice.into(), name, user })
+}

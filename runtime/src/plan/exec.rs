@@ -1,0 +1,87 @@
+//! The plan of `exec`: the same as of `create`, with namespaces joined and no root file system to build.
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::plan::validate::{self, Check};
+use crate::plan::{Init, Launch, Plan, Request, process};
+use ctr_isolation::seccomp;
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Process};
+use std::ffi::CString;
+
+/// Decides everything about one more process of a container. `bundle` is the container's configuration, `namespaces`
+/// are the kinds in which its first process (`pid`) differs from us.
+///
+/// # Errors
+/// [`Error::Invalid`] with every problem of the process.
+pub fn exec(
+    bundle: &Bundle,
+    wanted: &Process,
+    pid: i32,
+    namespaces: i32,
+    request: &Request,
+    facts: &Facts,
+) -> Result<Plan> {
+    let mut check = Check::default();
+    let mut warnings = Vec::new();
+    validate::process("/process", wanted, &mut check);
+    let linux = bundle.spec.linux().clone().unwrap_or_default();
+    let user_namespace =
+        linux.namespaces().iter().flatten().any(|found| found.typ() == LinuxNamespaceType::User);
+    let single = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| matches!(list.as_deref(), Some([one]) if one.size() == 1);
+    let groups_allowed = facts.is_root() || !user_namespace || !single(linux.gid_mappings());
+    let console = process::console(wanted);
+    check.that(console.is_none() || request.has_console, "/process/terminal", || {
+        "a terminal needs --console-socket, or `exec` without --detach".into()
+    });
+    let filter = linux.seccomp().as_ref().and_then(|profile| match seccomp::compile(profile) {
+        Ok(filter) => Some(filter),
+        Err(problems) => {
+            for problem in &problems {
+                check.problem(format!("/linux/seccomp{}", problem.pointer), &problem.message);
+            }
+            None
+        }
+    });
+    let (affinity, final_affinity) = process::affinity(wanted, &mut check);
+    let init = Init {
+        own_user_namespace: namespaces & super::ns::USER != 0,
+        keyring: (!request.no_new_keyring)
+            .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
+        unshare_cgroup: false,
+        time_offsets: None,
+        loopback: false,
+        schedule: process::schedule(wanted, None, &mut check),
+        rootfs: None,
+        ask_for_hooks: false,
+        create_container: Vec::new(),
+        console,
+        hostname: None,
+        domainname: None,
+        sysctl: Vec::new(),
+        personality: linux
+            .personality()
+            .as_ref()
+            .map(|persona| ctr_isolation::personality::domain(persona.domain())),
+        labels: process::labels(wanted, facts, &mut check),
+        rlimits: process::rlimits(wanted),
+        affinity: final_affinity,
+        identity: process::identity(wanted, facts, groups_allowed, user_namespace, &mut check, &mut warnings),
+        filter,
+        listener_metadata: super::create::listener_metadata(&linux),
+        start_container: Vec::new(),
+        program: process::program(wanted, request),
+    };
+    let launch = Launch {
+        join_process: Some((pid, namespaces)),
+        oom_score_adj: wanted.oom_score_adj(),
+        affinity,
+        ..Launch::default()
+    };
+    if check.problems.is_empty() {
+        let hooks = Hooks::default();
+        Ok(Plan { id: request.id.clone(), cgroup: None, launch, init, hooks, warnings })
+    } else {
+        Err(Error::Invalid(check.problems))
+    }
+}

@@ -1,0 +1,250 @@
+//! The `process` part of a configuration: who the program is and what it starts with. Shared by `create` and `exec`.
+
+use crate::facts::Facts;
+use crate::plan::validate::Check;
+use crate::plan::{Program, Request};
+use ctr_isolation::console::Console;
+use ctr_isolation::identity::{Capabilities, Identity};
+use ctr_isolation::schedule::{Rlimit, Schedule};
+use ctr_isolation::sys::process::SchedAttr;
+use ctr_isolation::{capabilities, rlimit};
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
+};
+
+/// Credentials. `groups_allowed` is false where setgroups(2) is denied.
+///
+/// In a new user namespace every capability can be had; outside only those that we hold, and a warning names the
+/// others (runtime-spec config.md: what cannot be granted is warned of).
+pub fn identity(
+    process: &Process,
+    facts: &Facts,
+    groups_allowed: bool,
+    user_namespace: bool,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) -> Identity {
+    let held = if user_namespace { u64::MAX } else { facts.capabilities };
+    let wanted = capability_sets(process, facts);
+    let missing = (wanted.bounding | wanted.permitted | wanted.inheritable) & !held;
+    if missing != 0 {
+        let names = capabilities::names(missing).join(", ");
+        warnings.push(format!("/process/capabilities: {names}: we do not have them ourselves; left out"));
+    }
+    let user = process.user();
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    check.that(groups_allowed || groups.is_empty(), "/process/user/additionalGids", || {
+        "supplementary groups cannot be set in a user namespace that an ordinary user made with one group: \
+         give the user a range in /etc/subgid"
+            .into()
+    });
+    Identity {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: groups_allowed.then_some(groups),
+        umask: user.umask(),
+        capabilities: Some(wanted.limited_to(held)),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+    }
+}
+
+/// No capabilities named means none, as in runc.
+fn capability_sets(process: &Process, facts: &Facts) -> Capabilities {
+    let Some(sets) = process.capabilities() else { return Capabilities::default() };
+    let mask = |set: &Option<oci_spec::runtime::Capabilities>| {
+        let names = set.iter().flatten().map(ToString::to_string);
+        capabilities::read(names, facts.last_capability).mask
+    };
+    let (permitted, inheritable) = (mask(sets.permitted()), mask(sets.inheritable()));
+    Capabilities {
+        bounding: mask(sets.bounding()),
+        effective: mask(sets.effective()) & permitted,
+        permitted,
+        inheritable,
+        // The kernel raises only what is both permitted and inheritable (capabilities(7)); runc warns and goes on.
+        ambient: mask(sets.ambient()) & permitted & inheritable,
+    }
+}
+
+/// Resource limits.
+pub fn rlimits(process: &Process) -> Vec<Rlimit> {
+    let limits = process.rlimits().iter().flatten();
+    limits
+        .map(|limit| Rlimit { resource: rlimit::number(limit.typ()), soft: limit.soft(), hard: limit.hard() })
+        .collect()
+}
+
+/// The program, with the variables of socket activation.
+pub fn program(process: &Process, request: &Request) -> Program {
+    let mut env = process.env().clone().unwrap_or_default();
+    if let Some((count, names)) = &request.listen {
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".into());
+        env.extend(names.iter().map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    Program {
+        args: process.args().clone().unwrap_or_default(),
+        env,
+        cwd: process.cwd().clone(),
+        keep_fds: request.keep_fds + request.listen.as_ref().map_or(0, |(count, _)| *count),
+    }
+}
+
+/// The terminal, when the process wants one.
+pub fn console(process: &Process) -> Option<Console> {
+    let small = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    process.terminal().unwrap_or(false).then(|| Console {
+        size: process.console_size().map(|size| (small(size.height()), small(size.width()))),
+        uid: process.user().uid(),
+    })
+}
+
+/// Labels of security modules: files below `/proc` and values.
+pub fn labels(process: &Process, facts: &Facts, check: &mut Check) -> Vec<(String, String)> {
+    let mut labels = Vec::new();
+    if let Some(profile) = process.apparmor_profile().as_ref().filter(|profile| !profile.is_empty()) {
+        check.that(facts.apparmor, "/process/apparmorProfile", || {
+            "AppArmor is not enabled on this host".into()
+        });
+        labels.push(("self/attr/apparmor/exec".into(), format!("exec {profile}")));
+    }
+    if let Some(label) = process.selinux_label().as_ref().filter(|label| !label.is_empty()) {
+        check.that(facts.selinux, "/process/selinuxLabel", || "SELinux is not enabled on this host".into());
+        labels.push(("self/attr/exec".into(), label.clone()));
+    }
+    labels
+}
+
+/// Scheduling.
+pub fn schedule(process: &Process, memory: Option<&LinuxMemoryPolicy>, check: &mut Check) -> Schedule {
+    Schedule {
+        cpu: process.scheduler().as_ref().map(|scheduler| self::scheduler(scheduler, check)),
+        io: process.io_priority().as_ref().map(|priority| io_priority(priority, check)),
+        memory: memory.and_then(|policy| memory_policy(policy, check)),
+    }
+}
+
+fn scheduler(scheduler: &Scheduler, check: &mut Check) -> SchedAttr {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let (nice, priority) = (scheduler.nice().unwrap_or(0), scheduler.priority().unwrap_or(0));
+    check.that((-20..=19).contains(&nice), "/process/scheduler/nice", || {
+        format!("{nice} is not between -20 and 19")
+    });
+    check.that(priority >= 0, "/process/scheduler/priority", || format!("{priority} is below 0"));
+    check.that(priority == 0 || matches!(policy, 1 | 2), "/process/scheduler/priority", || {
+        "is only for SCHED_FIFO and SCHED_RR".into()
+    });
+    let deadline = [scheduler.runtime(), scheduler.deadline(), scheduler.period()];
+    let used = deadline.iter().any(|value| value.unwrap_or(0) != 0);
+    check.that(!used || policy == 6, "/process/scheduler", || {
+        "runtime, deadline and period are only for SCHED_DEADLINE".into()
+    });
+    let flag = |flag: &LinuxSchedulerFlag| match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    };
+    SchedAttr {
+        policy,
+        flags: scheduler.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag),
+        nice,
+        priority: priority.unsigned_abs(),
+        runtime: scheduler.runtime().unwrap_or(0),
+        deadline: scheduler.deadline().unwrap_or(0),
+        period: scheduler.period().unwrap_or(0),
+    }
+}
+
+fn io_priority(priority: &LinuxIOPriority, check: &mut Check) -> (u32, u32) {
+    let class = match priority.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = priority.priority();
+    check.that((0..=7).contains(&level), "/process/ioPriority/priority", || {
+        format!("{level} is not between 0 and 7")
+    });
+    (class, u32::try_from(level).unwrap_or(0))
+}
+
+fn memory_policy(policy: &LinuxMemoryPolicy, check: &mut Check) -> Option<(u32, Vec<usize>)> {
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flag = |flag: &MemoryPolicyFlagType| match flag {
+        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+    };
+    let flags: u32 = policy.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag);
+    let nodes = policy.nodes().as_deref().unwrap_or_default();
+    let nodes = check.value("/linux/memoryPolicy/nodes", cpu_list(nodes))?;
+    Some((mode | flags, nodes))
+}
+
+/// Reads a list such as `0-3,7` (cpuset(7), "List format").
+///
+/// # Errors
+/// What in it is no number or range.
+pub fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
+    const MAX: usize = 8192;
+    let number = |text: &str| {
+        let number: usize =
+            text.trim().parse().map_err(|_| format!("{text:?} is not a number or range like 0-3,7"))?;
+        if number < MAX { Ok(number) } else { Err(format!("{number} is not below {MAX}")) }
+    };
+    let mut list = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{part:?} runs backwards"));
+        }
+        list.extend(first..=last);
+    }
+    Ok(list)
+}
+
+/// The two lists of `execCPUAffinity`: while the process is made and for the program.
+pub fn affinity(process: &Process, check: &mut Check) -> (Option<Vec<usize>>, Option<Vec<usize>>) {
+    let Some(affinity) = process.exec_cpu_affinity() else { return (None, None) };
+    let mut read = |text: &Option<String>, name: &str| {
+        let text = text.as_deref().filter(|text| !text.is_empty())?;
+        check.value(&format!("/process/execCPUAffinity/{name}"), cpu_list(text))
+    };
+    (read(affinity.initial(), "initial"), read(affinity.cpu_affinity_final(), "final"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        assert_eq!(cpu_list("0-2,7"), Ok(vec![0, 1, 2, 7]));
+        assert_eq!(cpu_list(""), Ok(vec![]));
+        for bad in ["x", "3-1", "-1", "99999999999", "1-"] {
+            assert!(cpu_list(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `linux.resources` as files of cgroup version 2 and the values to write (the kernel's cgroup-v2.rst).
+
+use crate::plan::validate::Check;
+use ctr_isolation::cgroup::systemd::{Property, Value};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+
+/// A file and what is written to it. A name `a|b` stands for the first of the two that exists.
+pub type File = (String, String);
+
+/// Translates limits; what is not named is left alone. Values that make no sense are noted in `check`, what the kernel
+/// no longer has in `warnings`.
+pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<String>) -> Vec<File> {
+    let mut files = Files(Vec::new());
+    if let Some(memory) = resources.memory() {
+        self::memory(memory, &mut files, check, warnings);
+    }
+    if let Some(cpu) = resources.cpu() {
+        self::cpu(cpu, &mut files, check);
+    }
+    if let Some(limit) =
+        resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|limit| *limit != 0)
+    {
+        files.put("pids.max", amount(limit));
+    }
+    if let Some(io) = resources.block_io() {
+        block_io(io, &mut files, check, warnings);
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let (size, value) = (limit.page_size(), amount(limit.limit()));
+        files.put(&format!("hugetlb.{size}.max"), value.clone());
+        files.put(&format!("hugetlb.{size}.rsvd.max"), value);
+    }
+    for (device, limit) in resources.rdma().iter().flatten() {
+        let part =
+            |key: &str, value: Option<u32>| value.map(|value| format!(" {key}={value}")).unwrap_or_default();
+        let (handles, objects) =
+            (part("hca_handle", limit.hca_handles()), part("hca_object", limit.hca_objects()));
+        files.put("rdma.max", format!("{device}{handles}{objects}"));
+    }
+    if resources.network().is_some() {
+        warnings.push(
+            "/linux/resources/network: cgroup version 2 has no network class or priority; ignored".into(),
+        );
+    }
+    unified(resources, &mut files, check);
+    files.0
+}
+
+/// The properties of a systemd scope with the limits `files`. We write the files ourselves; this is what systemd will
+/// write in their place when it reloads, and what it shows.
+pub fn unit_properties(files: &[File]) -> Vec<Property> {
+    let mut properties = vec![
+        Property::new("Delegate", Value::Bool(true)),
+        Property::new("DefaultDependencies", Value::Bool(false)),
+        // A failed scope would keep its name.
+        Property::new("CollectMode", Value::String("inactive-or-failed".into())),
+    ];
+    let number = |value: &str| if value == "max" { Some(u64::MAX) } else { value.parse().ok() };
+    for (file, value) in files {
+        if file == "cpu.max" {
+            let mut parts = value.split(' ').map(number);
+            let (quota, period) = (parts.next().flatten(), parts.next().flatten());
+            if let (Some(quota), period) =
+                (quota.filter(|quota| *quota != u64::MAX), period.unwrap_or(100_000))
+            {
+                let quota = u128::from(quota) * 1_000_000 / u128::from(period.max(1));
+                let quota = u64::try_from(quota).unwrap_or(u64::MAX);
+                properties.push(Property::new("CPUQuotaPerSecUSec", Value::U64(quota)));
+                // Its default; systemd before 242 does not know the property.
+                if period != 100_000 {
+                    properties.push(Property::new("CPUQuotaPeriodUSec", Value::U64(period)));
+                }
+            }
+        }
+        let name = PROPERTIES.iter().find(|(known, _)| known == file).map(|(_, name)| *name);
+        if let (Some(name), Some(value)) = (name, number(value)) {
+            properties.push(Property::new(name, Value::U64(value)));
+        }
+    }
+    properties
+}
+
+const PROPERTIES: &[(&str, &str)] = &[
+    ("cpu.weight", "CPUWeight"),
+    ("io.weight", "IOWeight"),
+    ("memory.high", "MemoryHigh"),
+    ("memory.low", "MemoryLow"),
+    ("memory.max", "MemoryMax"),
+    ("memory.min", "MemoryMin"),
+    ("memory.swap.max", "MemorySwapMax"),
+    ("pids.max", "TasksMax"),
+];
+
+struct Files(Vec<File>);
+
+impl Files {
+    fn put(&mut self, file: &str, value: impl ToString) {
+        self.0.push((file.to_owned(), value.to_string()));
+    }
+}
+
+/// -1 is unlimited.
+fn amount(value: i64) -> String {
+    if value < 0 { "max".into() } else { value.to_string() }
+}
+
+fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {
+    let limit = memory.limit().filter(|limit| *limit != 0);
+    if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
+        // OCI counts memory and swap together, the kernel swap alone.
+        match (swap, limit) {
+            (-1, _) => files.put("memory.swap.max", "max"),
+            (_, None) => check.problem("/linux/resources/memory/swap", "needs a memory limit beside it"),
+            (swap, Some(limit)) if limit < 0 || swap < limit => check.problem(
+                "/linux/resources/memory/swap",
+                format!("{swap} is memory and swap together, so it cannot be below the memory limit {limit}"),
+            ),
+            (swap, Some(limit)) => files.put("memory.swap.max", swap - limit),
+        }
+    }
+    if let Some(limit) = limit {
+        files.put("memory.max", amount(limit));
+    }
+    if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
+        files.put("memory.low", amount(reservation));
+    }
+    for (given, name) in [
+        (memory.swappiness().is_some(), "swappiness"),
+        (memory.disable_oom_killer() == Some(true), "disableOOMKiller"),
+    ] {
+        if given {
+            warnings.push(format!(
+                "/linux/resources/memory/{name}: cgroup version 2 has no such setting; ignored"
+            ));
+        }
+    }
+}
+
+fn cpu(cpu: &LinuxCpu, files: &mut Files, check: &mut Check) {
+    if let Some(idle) = cpu.idle() {
+        files.put("cpu.idle", idle);
+    }
+    // An idle cgroup has no weight.
+    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0 && cpu.idle().unwrap_or(0) == 0) {
+        files.put("cpu.weight", weight_of_shares(shares));
+    }
+    let quota = cpu.quota().filter(|quota| *quota != 0);
+    let period = cpu.period().filter(|period| *period != 0);
+    if quota.is_some() || period.is_some() {
+        let quota = quota.map_or("max".into(), amount);
+        files.put("cpu.max", period.map_or(quota.clone(), |period| format!("{quota} {period}")));
+    }
+    if let Some(burst) = cpu.burst() {
+        files.put("cpu.max.burst", burst);
+    }
+    for (list, file) in [(cpu.cpus(), "cpuset.cpus"), (cpu.mems(), "cpuset.mems")] {
+        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+            files.put(file, list);
+        }
+    }
+    let realtime = cpu.realtime_runtime().unwrap_or(0) != 0 || cpu.realtime_period().unwrap_or(0) != 0;
+    check.that(!realtime, "/linux/resources/cpu", || "cgroup version 2 has no real-time limits".into());
+}
+
+/// The weight for CPU shares, by the curve runc and crun use since 2025: 2 to 1, 1024 to 100, 262144 to 10000.
+pub fn weight_of_shares(shares: u64) -> u64 {
+    if shares <= 2 {
+        return 1;
+    }
+    if shares >= 262_144 {
+        return 10_000;
+    }
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    10_f64.powf(exponent).ceil() as u64
+}
+
+fn block_io(io: &LinuxBlockIo, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {
+    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
+        let good = (10..=1000).contains(&weight);
+        check
+            .that(good, "/linux/resources/blockIO/weight", || format!("{weight} is not between 10 and 1000"));
+        if good {
+            // BFQ takes the number as it is; io.weight reaches from 1 to 10000.
+            let other = 1 + (u64::from(weight) - 10) * 9999 / 990;
+            files.put("io.bfq.weight|io.weight", format!("{weight}|{other}"));
+        }
+    }
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            files.put("io.bfq.weight", format!("{}:{} {weight}", device.major(), device.minor()));
+        }
+    }
+    if io.leaf_weight().is_some() {
+        warnings.push(
+            "/linux/resources/blockIO/leafWeight: cgroup version 2 has no such setting; ignored".into(),
+        );
+    }
+    let throttles: [(&Option<Vec<LinuxThrottleDevice>>, &str); 4] = [
+        (io.throttle_read_bps_device(), "rbps"),
+        (io.throttle_write_bps_device(), "wbps"),
+        (io.throttle_read_iops_device(), "riops"),
+        (io.throttle_write_iops_device(), "wiops"),
+    ];
+    for (devices, key) in throttles {
+        for device in devices.iter().flatten() {
+            files.put("io.max", format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()));
+        }
+    }
+}
+
+fn unified(resources: &LinuxResources, files: &mut Files, check: &mut Check) {
+    let mut entries: Vec<_> = resources.unified().iter().flatten().collect();
+    entries.sort();
+    for (file, value) in entries {
+        let good = file.contains('.')
+            && !file.contains('/')
+            && !file.starts_with('.')
+            && !file.starts_with("cgroup.");
+        check.that(good, &format!("/linux/resources/unified/{}", file.replace('/', "~1")), || {
+            "is not the name of a controller's file".into()
+        });
+        if good {
+            files.put(file, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, expected: &[(&str, &str)]) {
+        let resources: LinuxResources = serde_json::from_str(json).unwrap();
+        let mut problems = Check::default();
+        let files = files(&resources, &mut problems, &mut Vec::new());
+        assert!(problems.problems.is_empty(), "{:?}", problems.problems);
+        let files: Vec<_> = files.iter().map(|(file, value)| (file.as_str(), value.as_str())).collect();
+        assert_eq!(files, expected);
+    }
+
+    #[test]
+    fn memory_and_swap_are_told_apart() {
+        check(
+            r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#,
+            &[("memory.swap.max", "50"), ("memory.max", "100"), ("memory.low", "50")],
+        );
+        check(r#"{"memory":{"limit":-1,"swap":-1}}"#, &[("memory.swap.max", "max"), ("memory.max", "max")]);
+        check(r#"{"memory":{"limit":0}}"#, &[]);
+    }
+
+    #[test]
+    fn cpu_files() {
+        check(
+            r#"{"cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1","burst":10}}"#,
+            &[
+                ("cpu.weight", "100"),
+                ("cpu.max", "50000 100000"),
+                ("cpu.max.burst", "10"),
+                ("cpuset.cpus", "0-1"),
+            ],
+        );
+        check(r#"{"cpu":{"quota":-1}}"#, &[("cpu.max", "max")]);
+    }
+
+    #[test]
+    fn the_rest() {
+        check(
+            r#"{"pids":{"limit":-1},"unified":{"memory.high":"7"},
+                "hugepageLimits":[{"pageSize":"2MB","limit":9}]}"#,
+            &[
+                ("pids.max", "max"),
+                ("hugetlb.2MB.max", "9"),
+                ("hugetlb.2MB.rsvd.max", "9"),
+                ("memory.high", "7"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_scope_knows_its_limits() {
+        let file = |file: &str, value: &str| (file.to_owned(), value.to_owned());
+        let files = [file("memory.max", "max"), file("pids.max", "7"), file("cpu.max", "20000 50000")];
+        let limits: Vec<_> = unit_properties(&files)
+            .into_iter()
+            .filter_map(|property| match property.value {
+                Value::U64(value) => Some((property.name, value)),
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            ("MemoryMax", u64::MAX),
+            ("TasksMax", 7),
+            ("CPUQuotaPerSecUSec", 400_000),
+            ("CPUQuotaPeriodUSec", 50_000),
+        ];
+        assert_eq!(limits, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn shares_follow_the_curve() {
+        assert_eq!([1, 2, 1024, 262_144, u64::MAX].map(weight_of_shares), [1, 1, 100, 10_000, 10_000]);
+    }
+}

@@ -1,0 +1,129 @@
+//! Undoing everything a record names. What is gone already is no error, and one failure does not stop the rest.
+
+use crate::error::Error;
+use crate::facts::Facts;
+use crate::protocol::{Channel, Message};
+use crate::state::{Entry, Record};
+use ctr_isolation::cgroup::{Cgroup, systemd};
+use ctr_isolation::resctrl;
+use ctr_isolation::sys::process::{self, Cloned};
+use ctr_isolation::{Context, Result};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the processes of a container have to go once they were killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends what still runs and removes every resource of the host that `record` names, the entry last: so that a second
+/// try can go on where this one failed.
+///
+/// # Errors
+/// Everything that could not be undone, together.
+pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<(), Error> {
+    let mut problems: Vec<String> = Vec::new();
+    let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.to_string()));
+    if let Some(record) = record {
+        note(kill(record));
+        if let Some(unit) = &record.unit {
+            note(stop_unit(unit, record));
+        }
+        if let Some(dir) = &record.cgroup {
+            note(remove_cgroup(dir));
+        }
+        if let Some(group) = &record.resctrl {
+            note(resctrl::remove(group));
+        }
+        for dir in &record.owned {
+            note(remove_tree(dir));
+        }
+    }
+    if problems.is_empty() {
+        return entry.remove();
+    }
+    Err(Error::text(format!("the container is not wholly removed, try again: {}", problems.join("; "))))
+}
+
+/// Ends every process of the container and waits for the first one to be gone.
+///
+/// # Errors
+/// The kernel's, or when it does not end in time.
+pub fn kill(record: &Record) -> Result<()> {
+    if let Some(dir) = &record.cgroup {
+        let cgroup = Cgroup::at(dir);
+        if cgroup.exists() {
+            cgroup.signal(libc::SIGKILL).doing(|| "kill the container's processes")?;
+        }
+    }
+    let Some(pidfd) = crate::container::open_process(record) else { return Ok(()) };
+    match process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.errno != libc::ESRCH => return Err(error),
+        _ => {}
+    }
+    match process::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))? {
+        Some(_) => Ok(()),
+        None => Err(ctr_isolation::Error::new(format!(
+            "process {} does not end {} s after SIGKILL: it waits for a device or a network file system",
+            record.pid,
+            KILL_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// A scope ends with its last process, so most often there is nothing left to do, and no systemd need answer.
+fn stop_unit(unit: &str, record: &Record) -> Result<()> {
+    if record.cgroup.as_deref().is_some_and(|dir| !Cgroup::at(dir).exists()) {
+        return Ok(());
+    }
+    systemd::stop_unit(crate::container::bus(record), unit)
+}
+
+fn remove_cgroup(dir: &Path) -> Result<()> {
+    Cgroup::at(dir).remove(KILL_TIMEOUT)
+}
+
+/// Removes the directory `dir` and all in it. What an ordinary user's container has made there may belong to others
+/// of the user's ids, or be closed even to its owner: then root of a user namespace with those ids removes it.
+///
+/// # Errors
+/// The kernel's; that it is gone already is no error.
+pub fn remove_tree(dir: &Path) -> Result<()> {
+    let removed = match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !Facts::read().is_root() => {
+            remove_as_root_inside(dir)
+        }
+        other => other.doing(|| format!("remove {}", dir.display())),
+    };
+    match removed {
+        Err(error) if error.errno == libc::ENOENT => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_as_root_inside(dir: &Path) -> Result<()> {
+    let facts = Facts::read();
+    let (ours, theirs) = Channel::pair()?;
+    match process::clone(libc::CLONE_NEWUSER as u32 as u64, None)? {
+        Cloned::Child => {
+            drop(ours);
+            let result =
+                theirs.wait_go().and_then(|_| process::setgid(0)).and_then(|()| process::setuid(0)).and_then(
+                    |()| std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display())),
+                );
+            let _ = result.as_ref().map_err(|error| theirs.fail(error));
+            process::exit(i32::from(result.is_err()))
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            crate::launch::map_ids(pid, &crate::launch::own_maps(&facts), &facts)?;
+            ours.go(&[])?;
+            let said = ours.listen()?;
+            process::wait(pidfd.as_fd())?;
+            match said {
+                Message::Failed(error) => Err(error),
+                _ => Ok(()),
+            }
+        }
+    }
+}

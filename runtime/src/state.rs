@@ -1,0 +1,410 @@
+//! What is kept of a container on disk: one directory each, private to its owner.
+//!
+//! `state.json` names every resource of the host that the container holds, and each is written there before it is
+//! made, so that whatever is killed at whatever moment, `delete` knows what to undo. Whether a container runs is
+//! never stored: it is observed.
+
+use crate::error::{Error, Result};
+use ctr_isolation::sys::fs;
+use ctr_isolation::{Context, root};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The version of the record; a newer one is refused, an older one is understood.
+pub const RECORD_VERSION: u32 = 1;
+
+/// What a container is doing (runtime-spec runtime.md, "State", and `paused`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being made.
+    Creating,
+    /// Made, its program not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its program has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// The record of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// [`RECORD_VERSION`] of the writer.
+    pub version: u32,
+    /// Name.
+    pub id: String,
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// The root file system's directory.
+    pub rootfs: PathBuf,
+    /// When it was made: seconds and nanoseconds since 1970.
+    pub created: (u64, u32),
+    /// The user who made it.
+    pub owner: u32,
+    /// Its first process, 0 before that exists.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot: a pid alone may be another's by now.
+    pub start_time: u64,
+    /// Its cgroup's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// Its systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The unit is one of the user's own systemd.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub user_unit: bool,
+    /// Its group under `resctrl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<PathBuf>,
+    /// Directories that belong to it alone and go with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owned: Vec<PathBuf>,
+    /// The supervisor's process, where there is one, and when that started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<(i32, u64)>,
+    /// Annotations of the configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The state that `state` prints and hooks read (runtime-spec runtime.md, "State").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState {
+    /// Version of the specification.
+    pub oci_version: String,
+    /// Name.
+    pub id: String,
+    /// What it is doing.
+    pub status: Status,
+    /// Its first process, 0 when there is none.
+    pub pid: i32,
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Annotations of the configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl OciState {
+    /// From the JSON of [`OciState::to_json`].
+    pub fn from_json(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_else(|_| Record::default().oci(Status::Creating, 0))
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Record {
+    /// The state to be told, with `status` and, while there is a process, `pid`.
+    pub fn oci(&self, status: Status, pid: i32) -> OciState {
+        OciState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            status,
+            pid,
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
+/// The directory of all containers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// Files in a container's directory.
+pub mod file {
+    /// The record.
+    pub const STATE: &str = "state.json";
+    /// The configuration as it was at `create`.
+    pub const CONFIG: &str = "config.json";
+    /// Where `start` connects, once the container is created.
+    pub const START: &str = "start";
+    /// The same while it is being made.
+    pub const START_NEW: &str = "start.new";
+}
+
+impl Store {
+    /// The store in `dir`, which need not exist yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Store { dir: dir.into() }
+    }
+
+    /// The directory of the container `id`.
+    pub fn dir_of(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
+    }
+
+    /// Makes the directory of a new container. The mkdir is the lock: only one caller can win it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is one of that name.
+    pub fn reserve(&self, id: &str) -> Result<Entry> {
+        check_id(id)?;
+        let dir = self.dir_of(id);
+        let mut result = private_dir().create(&dir);
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            self.create()?;
+            result = private_dir().create(&dir);
+        }
+        match result {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Exists(id.into())),
+            Err(error) => Err(error).doing(|| format!("make {}", dir.display())).map_err(Error::from),
+            Ok(()) => Ok(Entry { dir }),
+        }
+    }
+
+    fn create(&self) -> Result<()> {
+        private_dir()
+            .recursive(true)
+            .create(&self.dir)
+            .doing(|| format!("make the state directory {}", self.dir.display()))?;
+        self.check_owner()
+    }
+
+    /// In `/tmp`, where an ordinary user without a session keeps it, anybody may have made it first.
+    fn check_owner(&self) -> Result<()> {
+        let meta =
+            std::fs::symlink_metadata(&self.dir).doing(|| format!("look at {}", self.dir.display()))?;
+        let (uid, _) = ctr_isolation::sys::process::effective_ids();
+        if !meta.is_dir() || meta.uid() != uid && uid != 0 || meta.mode() & 0o022 != 0 {
+            return Err(Error::text(format!(
+                "{} is not a directory that only we can write: remove it or choose another with --root",
+                self.dir.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The container `id`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub fn open(&self, id: &str) -> Result<Entry> {
+        check_id(id)?;
+        let dir = self.dir_of(id);
+        if dir.is_dir() { Ok(Entry { dir }) } else { Err(Error::NotFound(id.into())) }
+    }
+
+    /// The names of all containers, sorted.
+    ///
+    /// # Errors
+    /// The kernel's; a store that does not exist is empty.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.doing(|| format!("read {}", self.dir.display()))?,
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+fn private_dir() -> std::fs::DirBuilder {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+/// Refuses names that are none: they become parts of paths.
+///
+/// # Errors
+/// When the name is empty, `.`, `..`, longer than 1024 bytes or has a character outside `[a-zA-Z0-9_+.-]`.
+pub fn check_id(id: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_+.-".contains(c);
+    if id.is_empty() || id == "." || id == ".." || id.len() > 1024 || !id.chars().all(fits) {
+        return Err(Error::text(format!("invalid container ID {id:?}: use letters, digits and _ + . -")));
+    }
+    Ok(())
+}
+
+/// A container's directory.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    dir: PathBuf,
+}
+
+impl Entry {
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The path of one of its files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Takes the lock of the container, waiting for whoever has it; it is given back when dropped.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the container went away meanwhile.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        use std::os::fd::AsFd;
+        let dir = fs::open(&self.dir, fs::O_DIRECTORY).map_err(|_| self.gone())?;
+        fs::lock(dir.as_fd(), true)?;
+        if self.dir.is_dir() { Ok(dir) } else { Err(self.gone()) }
+    }
+
+    fn gone(&self) -> Error {
+        Error::NotFound(self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    /// The record; `None` when it was never written or only half.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the container is gone; a record of a newer `ctr` is refused.
+    pub fn record(&self) -> Result<Option<Record>> {
+        let text = match std::fs::read(self.path(file::STATE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return if self.dir.is_dir() { Ok(None) } else { Err(self.gone()) };
+            }
+            other => other.doing(|| format!("read {}", self.path(file::STATE).display()))?,
+        };
+        let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+        if record.version > RECORD_VERSION {
+            return Err(Error::text(format!(
+                "{} was written by a newer ctr (record version {}, ours is {RECORD_VERSION}): use that one",
+                self.path(file::STATE).display(),
+                record.version
+            )));
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes the record in place of the old one, all or nothing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(|error| Error::text(error.to_string()))?;
+        self.write_file(file::STATE, &text)
+    }
+
+    /// Writes the file `name` in place of the old one, all or nothing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        let mut options = std::fs::File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let result = options.open(&new).and_then(|mut file| file.write_all(bytes));
+        result.and_then(|()| std::fs::rename(&new, &path)).doing(|| format!("write {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Removes the directory and all in it.
+    ///
+    /// # Errors
+    /// The kernel's; that it is gone already is no error.
+    pub fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).doing(|| format!("remove {}", self.dir.display())).map_err(Error::from)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When process `pid` started, in clock ticks since boot, and whether it is only a zombie; `None` when there is none
+/// (proc_pid_stat(5)).
+pub fn start_time(pid: i32) -> Option<(u64, bool)> {
+    let text = fs::read_small(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    // The name in brackets may hold anything, brackets and blanks included.
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let zombie = matches!(fields.first(), Some(&"Z" | &"X"));
+    Some((fields.get(19)?.parse().ok()?, zombie))
+}
+
+/// `path` made absolute from the current directory, without `.` and `..`.
+///
+/// # Errors
+/// When the current directory is gone.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.is_absolute() {
+        return Ok(root::clean(path));
+    }
+    let here = std::env::current_dir().doing(|| "find the current directory")?;
+    Ok(root::clean(&here.join(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_the_store_are_refused() {
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "a\nb", "ä", &"x".repeat(1025)] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "a.b", "web-1_2+x", "...", "-x"] {
+            assert!(check_id(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("deep/er"));
+        store.reserve("a").unwrap();
+        assert!(matches!(store.reserve("a"), Err(Error::Exists(_))));
+        assert_eq!(store.list().unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_torn_record_is_none_and_a_newer_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Store::new(dir.path()).reserve("a").unwrap();
+        assert_eq!(entry.record().unwrap(), None);
+        std::fs::write(entry.path(file::STATE), "{\"version\":1,").unwrap();
+        assert_eq!(entry.record().unwrap(), None);
+        let record = Record { version: RECORD_VERSION + 1, ..Record::default() };
+        entry.write(&record).unwrap();
+        assert!(entry.record().unwrap_err().to_string().contains("newer"));
+    }
+
+    #[test]
+    fn our_own_start_time_is_known() {
+        assert!(start_time(std::process::id() as i32).is_some_and(|(time, zombie)| time > 0 && !zombie));
+        assert_eq!(start_time(i32::MAX), None);
+    }
+}

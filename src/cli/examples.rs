@@ -1,0 +1,90 @@
+//! What follows the help text of a verb: a few lines to copy.
+
+/// The examples of a verb, told of the program by the name it was called by.
+pub(super) fn of(verb: &str, program: &str) -> Option<String> {
+    let (_, lines) = EXAMPLES.iter().find(|(name, _)| *name == verb)?;
+    let lines = lines.iter().map(|(what, line)| format!("\n  # {what}\n  {program} {line}\n"));
+    Some(format!("Examples:{}", lines.collect::<String>()))
+}
+
+/// A verb; what each line does, and the line without the program's name.
+type Examples = (&'static str, &'static [(&'static str, &'static str)]);
+
+const EXAMPLES: &[Examples] = &[
+    (
+        "run",
+        &[
+            (
+                "A shell in a container made of this machine's own userland, as root or not",
+                "run --rm -it --image host -- sh",
+            ),
+            (
+                "A test, with its input to read and its results to write",
+                "run --rm --image host -v ./results:/results -- ./my-test /results",
+            ),
+            (
+                "A server that stays; see logs, attach, stop and restart",
+                "run -d --image host --network host --name web -- python3 -m http.server",
+            ),
+            ("An OCI bundle, as runc does", "run --bundle ./bundle demo"),
+        ],
+    ),
+    (
+        "exec",
+        &[
+            ("A shell in a running container", "exec -t demo sh"),
+            (
+                "As another user, elsewhere, with a variable of its own",
+                "exec -u 1000:1000 --cwd /tmp -e LANG=C demo id",
+            ),
+            ("A process as config.json words it", "exec --process process.json demo"),
+        ],
+    ),
+    (
+        "create",
+        &[(
+            "A container from ./bundle/config.json, whose program runs at start",
+            "create --bundle ./bundle demo",
+        )],
+    ),
+    ("start", &[("Run the program of a created container", "start demo")]),
+    ("state", &[("The status alone, for a script", "state demo | jq -r .status")]),
+    ("kill", &[("Ask the first process to end", "kill demo"), ("By name or number", "kill demo KILL")]),
+    (
+        "delete",
+        &[
+            ("Remove a container that has ended", "delete demo"),
+            ("Remove it in whatever state it is, and succeed if there is none", "delete --force demo"),
+        ],
+    ),
+    ("list", &[("As a table", "list"), ("As JSON", "list --format json")]),
+    (
+        "ps",
+        &[
+            ("The processes, with columns of ps(1)", "ps demo -o pid,user,args"),
+            ("Their ids, as JSON", "ps --format json demo"),
+        ],
+    ),
+    ("pause", &[("Stop all of a container, and let it run on", "pause demo")]),
+    ("resume", &[("Let a paused container run on", "resume demo")]),
+    (
+        "spec",
+        &[
+            ("A bundle to begin with", "spec --bundle ./bundle"),
+            ("One that an ordinary user can run", "spec --rootless --bundle ./bundle"),
+        ],
+    ),
+    ("features", &[("Does it know idmapped mounts?", "features | jq .linux.mountExtensions.idmap.enabled")]),
+    (
+        "plan",
+        &[
+            ("What would this bundle have done to this machine?", "plan create --bundle ./bundle demo"),
+            ("The same, for a program to read", "plan --format json run --image host -- true"),
+        ],
+    ),
+    ("logs", &[("The last ten lines, and what comes", "logs --tail 10 --follow web")]),
+    ("attach", &[("Join a terminal; ctrl-p ctrl-q leaves it", "attach web")]),
+    ("stop", &[("With half a minute to end in good order", "stop --time 30 web")]),
+    ("restart", &[("Stop it and start it anew", "restart web")]),
+    ("completion", &[("For bash, in this shell", "completion bash > ctr.bash && . ./ctr.bash")]),
+];

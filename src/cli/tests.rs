@@ -1,0 +1,118 @@
+use super::*;
+
+fn words(line: &str) -> Vec<OsString> {
+    ["/usr/bin/ctr"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect()
+}
+
+fn verb(line: &str) -> Verb {
+    parse(words(line)).unwrap_or_else(|exit| panic!("{line}: {}", exit.text())).1
+}
+
+fn exit(line: &str) -> (u8, String) {
+    match parse(words(line)) {
+        Ok(parsed) => panic!("{line}: {parsed:?}"),
+        Err(exit) => (exit.status(), exit.text()),
+    }
+}
+
+/// clap's own consistency checks, over every verb and flag.
+#[test]
+fn the_tree_is_consistent() {
+    tree("ctr").debug_assert();
+}
+
+#[test]
+fn the_whole_tree_reads_what_the_short_way_reads() {
+    for line in ["state x", "--root /r --log-format json create -b b id", "exec -it x sh -c true", "list -q"]
+    {
+        let short = parse(words(line)).map(|parsed| format!("{parsed:?}"));
+        let whole = read_whole("ctr", &words(line)).map(|parsed| format!("{parsed:?}"));
+        assert_eq!(short.ok(), whole.ok(), "{line}");
+    }
+}
+
+#[test]
+fn what_containerd_sends_is_read() {
+    let line = "--root /run/x --log /l.json --log-format json --systemd-cgroup create --bundle /b \
+                --pid-file /p --console-socket /c -no-subreaper id";
+    let (global, verb) = parse(words(line)).unwrap();
+    assert_eq!(global.log_format, global::LogFormat::Json);
+    assert!(global.systemd_cgroup);
+    let Verb::Create(create) = verb else { panic!("{verb:?}") };
+    assert!(create.bundle.no_subreaper);
+    assert_eq!((create.id.as_str(), create.bundle.bundle.to_str()), ("id", Some("/b")));
+}
+
+#[test]
+fn one_dash_suffices_for_a_long_flag_but_not_in_the_payload() {
+    let Verb::Exec(exec) = verb("-root /r exec -it -no-new-privs -cap CAP_X -env A=-tty x find -tty -- y")
+    else {
+        panic!()
+    };
+    assert!(exec.no_new_privs && exec.tty && exec.interactive);
+    assert_eq!((exec.cap, exec.env), (vec!["CAP_X".into()], vec!["A=-tty".into()]));
+    assert_eq!(exec.command, ["find", "-tty", "--", "y"]);
+    let Verb::Ps(ps) = verb("ps -format json x -format %p") else { panic!() };
+    assert_eq!((ps.format, ps.options), (oci::Format::Json, vec!["-format".into(), "%p".into()]));
+}
+
+#[test]
+fn run_serves_both_doors() {
+    let Verb::Run(run) = verb("run -d -b /b x") else { panic!() };
+    assert!(!run.is_image_door() && run.detach);
+    let Verb::Run(run) = verb("run --rm --image host demo -- sh -c id") else { panic!() };
+    assert!(run.is_image_door() && run.image.rm);
+    assert_eq!((run.name(), run.command.join(" ")), (Some("demo"), "sh -c id".to_owned()));
+    let Verb::Run(run) = verb("run --rootfs / --security-opt seccomp=unconfined --name n -- id") else {
+        panic!()
+    };
+    assert_eq!(run.image.security_opt, [run::SecurityOption::Seccomp(run::Seccomp::Unconfined)]);
+    assert_eq!(run.name(), Some("n"));
+}
+
+#[test]
+fn a_mistake_ends_with_the_status_of_the_door_it_was_made_at() {
+    for (line, status) in [
+        ("", 1),
+        ("state", 1),
+        ("run", 1),
+        ("create --bundle", 1),
+        ("--bogus state x", 1),
+        ("run --image host --bundle x", 125),
+        ("run --rootfs", 125),
+        ("run --rm --image=host --bogus x", 125),
+        ("run --rm --imag host", 125),
+        ("run --bogus -- --image", 1),
+        ("logs", 125),
+        ("--version", 0),
+        ("run --help", 0),
+        ("help exec", 0),
+    ] {
+        assert_eq!(exit(line).0, status, "{line}");
+    }
+}
+
+#[test]
+fn a_mistyped_verb_or_flag_is_answered_with_the_right_one() {
+    assert!(exit("sate x").1.contains("'state'"));
+    assert!(exit("delete --forse x").1.contains("'--force'"));
+}
+
+#[test]
+fn texts_use_the_name_the_program_was_called_by() {
+    let line = ["/opt/zones", "exec", "--help"].map(OsString::from);
+    let text = parse(line.into()).unwrap_err().text();
+    assert!(text.contains("Usage: zones exec") && text.contains("\n  zones exec -t demo sh"), "{text}");
+}
+
+/// The first word of the first line is skipped by callers, the last line is searched by podman.
+#[test]
+fn version_has_the_lines_callers_look_for() {
+    let text = exit("--version").1;
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("ctr version "), "{text}");
+    assert!(lines.contains(&"spec: 1.3.0"), "{text}");
+    assert!(lines.last().unwrap().starts_with("+") && text.contains("+SECCOMP"), "{text}");
+    assert_eq!(text, exit("-v").1);
+    assert_eq!(text, exit("-V").1);
+}

@@ -1,0 +1,57 @@
+//! `create`.
+
+use super::context::Context;
+use crate::cli::oci::{BundleFlags, Create};
+use anyhow::Result;
+use ctr_runtime::bundle::Bundle;
+use ctr_runtime::container::{self, Options};
+use ctr_runtime::facts::Facts;
+use ctr_runtime::plan::{self, Plan, Request};
+
+/// Makes a container that waits for `start`.
+///
+/// # Errors
+/// What is wrong with the bundle, or what the kernel refused.
+pub fn create(context: &Context, flags: &Create) -> Result<()> {
+    let request = request(context, &flags.id, &flags.bundle, flags.bundle.console_socket.is_some())?;
+    let (bundle, plan, facts) = planned(&flags.bundle, &request)?;
+    container::create(&context.store, &bundle, &plan, &options(&flags.bundle), &facts)?;
+    Ok(())
+}
+
+/// What the flags of a bundle ask for.
+///
+/// # Errors
+/// When a descriptor to be kept is not open.
+pub fn request(context: &Context, id: &str, flags: &BundleFlags, has_console: bool) -> Result<Request> {
+    Ok(Request {
+        no_pivot: flags.no_pivot,
+        no_new_keyring: flags.no_new_keyring,
+        has_console,
+        ..context.request(id, flags.preserve_fds)?
+    })
+}
+
+/// Reads the bundle and decides.
+///
+/// # Errors
+/// What is wrong with the bundle.
+pub fn planned(flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, Facts)> {
+    let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
+    let facts = Facts::read();
+    let plan = plan::create::create(&bundle, request, &facts)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok((bundle, plan, facts))
+}
+
+/// Where the flags of a bundle want things written.
+pub fn options(flags: &BundleFlags) -> Options {
+    Options {
+        pid_file: flags.pid_file.clone(),
+        console_socket: flags.console_socket.clone(),
+        pidfd_socket: flags.pidfd_socket.clone(),
+        ..Options::default()
+    }
+}

@@ -1,0 +1,56 @@
+//! One verb, one file.
+
+pub mod completion;
+pub mod context;
+pub mod create;
+pub mod detached;
+pub mod exec;
+pub mod features;
+pub mod kill;
+pub mod list;
+pub mod man;
+pub mod plan;
+pub mod ps;
+pub mod run;
+pub mod run_image;
+pub mod spec;
+
+use crate::cli::{Global, Verb};
+use anyhow::{Result, bail};
+use context::Context;
+
+/// Does what `verb` says; the status the program is to end with.
+///
+/// # Errors
+/// What the person is to be told.
+pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
+    match &verb {
+        Verb::Completion(flags) => {
+            return Ok(completion::completion(flags, program, &mut std::io::stdout()).map(|()| 0)?);
+        }
+        Verb::Features(_) => return features::print().map(|()| 0),
+        Verb::Spec(flags) => return spec::spec(flags).map(|()| 0),
+        Verb::Man(flags) => return Ok(man::man(flags, program).map(|()| 0)?),
+        _ => {}
+    }
+    let context = Context::new(global)?;
+    match &verb {
+        Verb::Logs(flags) => detached::logs(&context, flags)?,
+        Verb::Stop(flags) => detached::stop(&context, flags)?,
+        Verb::Run(flags) if flags.is_image_door() => return run_image::run(&context, flags),
+        Verb::Run(flags) => return run::run(&context, flags),
+        Verb::Exec(flags) => return exec::exec(&context, flags),
+        Verb::Create(flags) => create::create(&context, flags)?,
+        Verb::Start(flags) => context.container(&flags.id)?.start()?,
+        Verb::Kill(flags) => kill::kill(&context, flags)?,
+        Verb::Delete(flags) => kill::delete(&context, flags)?,
+        Verb::State(flags) => list::state(&context, &flags.id)?,
+        Verb::List(flags) => list::list(&context, flags)?,
+        Verb::Plan(flags) => plan::plan(&context, flags)?,
+        Verb::Ps(flags) => ps::ps(&context, flags)?,
+        Verb::Pause(flags) => context.container(&flags.id)?.pause()?,
+        Verb::Resume(flags) => context.container(&flags.id)?.resume()?,
+        other => bail!("this build does not have {other:?}"),
+    }
+    Ok(0)
+}

@@ -1,0 +1,29 @@
+//! `run` at the OCI door: create, start and, unless detached, wait and delete.
+
+use super::context::Context;
+use super::create;
+use crate::cli::run::Run;
+use crate::foreground::{Foreground, Input};
+use anyhow::{Context as _, Result};
+use ctr_runtime::container::{self, Container, Options};
+
+/// Runs a bundle; returns the status of its program.
+///
+/// # Errors
+/// What is wrong with the bundle, or what the kernel refused.
+pub fn run(context: &Context, flags: &Run) -> Result<u8> {
+    let id = flags.name().context("the container's name is missing")?;
+    let attached = !flags.detach;
+    let has_console = attached || flags.bundle.console_socket.is_some();
+    let request = create::request(context, id, &flags.bundle, has_console)?;
+    let (bundle, plan, facts) = create::planned(&flags.bundle, &request)?;
+    let options = Options { run: true, ..create::options(&flags.bundle) };
+    let foreground = attached.then(Foreground::begin).transpose()?;
+    let started = container::create(&context.store, &bundle, &plan, &options, &facts)?;
+    let Some(foreground) = foreground else { return Ok(0) };
+    let ended = foreground.wait(&started, Input::Forward);
+    if !flags.keep {
+        Container::open(&context.store, id)?.delete(true)?;
+    }
+    Ok(ended?.status() as u8)
+}

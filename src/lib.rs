@@ -1,0 +1,14 @@
+//! The program `ctr` and its library: containers and zones on one Linux kernel.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod commands;
+pub mod foreground;
+pub mod log;
+pub mod output;
+pub mod run;
+pub mod settings;
+pub mod size;
+pub mod supervisor;
+pub mod time;

@@ -1,0 +1,116 @@
+//! What people and programs read: tables, JSON, errors with a hint.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+/// Writes `rows` below `header` in columns, as runc does: at least twelve wide, three blanks between.
+pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let cells = || std::iter::once(header).chain(rows.iter().map(|row| row.each_ref().map(String::as_str)));
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        cells().map(|row| row[column].chars().count() + 3).max().unwrap_or_default().max(12)
+    });
+    let mut text = String::new();
+    for row in cells() {
+        for (cell, width) in row[..N - 1].iter().zip(widths) {
+            text += &format!("{cell:<width$}");
+        }
+        text += row[N - 1];
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes `value` as JSON, indented, on standard output.
+pub fn json(value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Writes `text` on standard output. That nobody reads on (`ctr list | head -1`) is no error.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// The whole chain of causes on one line, outermost first: `make container "web": mount proc: EPERM`.
+///
+/// A cause that the text before already ends with is not said twice.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Writes an error on standard error, and below it what the user can do.
+pub fn print_error(error: &anyhow::Error, hint: Option<&str>) {
+    let mut out = io::stderr().lock();
+    let text = error_text(error, hint, is_coloured(&out));
+    // There is nowhere left to complain of standard error to.
+    let _ = out.write_all(text.as_bytes());
+}
+
+fn error_text(error: &anyhow::Error, hint: Option<&str>, coloured: bool) -> String {
+    let mut text = format!("{} {}\n", paint("error:", RED, coloured), chain(error));
+    if let Some(hint) = hint {
+        text += &format!("{} {hint}\n", paint("hint:", CYAN, coloured));
+    }
+    text
+}
+
+/// Whether `out` is read by a person who has not asked to be spared colours.
+pub fn is_coloured(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The colours in use: bold red, yellow and cyan.
+pub(crate) const RED: u8 = 31;
+pub(crate) const YELLOW: u8 = 33;
+pub(crate) const CYAN: u8 = 36;
+
+/// `text`, in bold and in colour if that is wanted.
+pub(crate) fn paint(text: &str, colour: u8, coloured: bool) -> String {
+    if coloured { format!("\x1b[1;{colour}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_laid_out_as_runc_lays_it_out() {
+        let row = ["a-rather-long-name", "1", "end"].map(str::to_owned);
+        let expected = "ID                   PID         STATUS\na-rather-long-name   1           end\n";
+        assert_eq!(table(["ID", "PID", "STATUS"], &[row]), expected);
+        assert_eq!(table(["ID", "PID"], &[]), "ID          PID\n");
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_a_hint() {
+        let error =
+            anyhow!("EPERM (Operation\n not permitted)").context("mount proc").context("make \"web\"");
+        assert_eq!(
+            error_text(&error, Some("ask root"), false),
+            "error: make \"web\": mount proc: EPERM (Operation not permitted)\nhint: ask root\n"
+        );
+        assert!(error_text(&error, None, true).starts_with("\x1b[1;31merror:\x1b[0m make"));
+    }
+
+    #[test]
+    fn a_cause_is_not_said_twice() {
+        assert_eq!(chain(&anyhow!("no such file").context("read x: no such file")), "read x: no such file");
+    }
+}

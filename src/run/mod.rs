@@ -1,0 +1,102 @@
+//! `run --image` and `run --rootfs`: from flags to a standard config.json.
+//!
+//! [`Request::read`] settles what was asked for (it reads the files the flags name); [`compile`] makes the
+//! configuration of it and is pure. The engine below gets a bundle like any other.
+
+mod accounts;
+mod caller;
+mod capabilities;
+mod compile;
+mod mounts;
+mod name;
+mod profile;
+mod request;
+#[cfg(test)]
+mod tests;
+mod working_directory;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use ctr_images::host::{self, HostFacts, HostImage, Personal, Resolver};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+
+use crate::{
+    cli::run::{Network, Run},
+    settings::Settings,
+};
+
+pub use accounts::Accounts;
+pub use caller::{Caller, IdRange};
+pub use compile::{Compiled, RootFs, compile};
+pub use name::generate as generate_name;
+pub use request::Request;
+
+/// The image that is this machine's own userland.
+const HOST: &str = "host";
+
+/// Makes in `private`, a new directory that only the caller can enter, all that a container called `name` needs,
+/// and returns its configuration.
+///
+/// # Errors
+/// When a flag makes no sense, or what it names is not there.
+pub fn prepare(
+    run: &Run,
+    name: &str,
+    settings: &Settings,
+    caller: &Caller,
+    private: &Path,
+) -> Result<Compiled> {
+    let request = Request::read(run, name, settings, caller)?;
+    match (&run.image.image, &run.image.rootfs) {
+        (Some(image), _) if image == HOST => {
+            let image = host_image(&request)?;
+            let rootfs = install(&image, private)?;
+            compile(&request, &rootfs, settings, caller)
+        }
+        (Some(image), _) => bail!("image {image:?}: the only image so far is `host`; or use --rootfs DIR"),
+        (None, Some(rootfs)) => {
+            let path = rootfs.canonicalize().with_context(|| format!("--rootfs {}", rootfs.display()))?;
+            let accounts = Accounts::read(&path)?;
+            compile(&request, &RootFs { path, image: None, layers: Vec::new(), accounts }, settings, caller)
+        }
+        (None, None) => bail!("neither --image nor --rootfs is given"),
+    }
+}
+
+/// The image `host` for one container.
+fn host_image(request: &Request) -> Result<HostImage> {
+    let root = Path::new("/");
+    let facts = HostFacts::read(root).context("look for what the image `host` is made of")?;
+    let personal = Personal {
+        hostname: request.hostname.clone(),
+        user: request.user.as_deref().and_then(numbers),
+        resolver: (request.network == Network::Host).then(|| Resolver::read(root)),
+    };
+    Ok(host::parts(&facts, &personal))
+}
+
+/// The user and group of `UID[:GID]`, whom the image gives an account.
+fn numbers(user: &str) -> Option<(u32, u32)> {
+    let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
+fn install<'a>(image: &'a HostImage, private: &Path) -> Result<RootFs<'a>> {
+    let installed = host::install(image, private)?;
+    let text = |path: &str| {
+        let file = image.files.iter().find(|(name, _)| name == Path::new(path));
+        file.map(|(_, text)| text.clone()).unwrap_or_default()
+    };
+    Ok(RootFs {
+        path: installed.rootfs,
+        image: Some(image),
+        layers: if can_hold_layers(private) { installed.layers } else { Vec::new() },
+        accounts: Accounts { passwd: text("/etc/passwd"), group: text("/etc/group") },
+    })
+}
+
+/// An overlay's upper layer cannot be on an overlay, which is what a container's own root often is.
+fn can_hold_layers(directory: &Path) -> bool {
+    statfs(directory).is_ok_and(|data| data.filesystem_type() != OVERLAYFS_SUPER_MAGIC)
+}

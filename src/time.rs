@@ -1,0 +1,70 @@
+//! Points in time as RFC 3339 writes them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// `2026-11-23T09:24:00Z`, as a line of a log has it.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = since_epoch(time);
+    format!("{}Z", seconds(since))
+}
+
+/// `2026-11-23T09:24:00.123456789Z`, as runc writes when a container was made.
+pub fn rfc3339_nanos(time: SystemTime) -> String {
+    let since = since_epoch(time);
+    format!("{}.{:09}Z", seconds(since), since.subsec_nanos())
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn seconds(since: Duration) -> String {
+    let (days, rest) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (year, month, day) = date(days);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Year, month and day of the day that is `days` after 1 January 1970.
+///
+/// Counted in years that begin in March, so that the leap day is their last; 400 of them are always 146097 days.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // from 1 March of the year 0
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    if month < 10 { (era * 400 + year, month + 3, day) } else { (era * 400 + year + 1, month - 9, day) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values are `date -u -d @N`'s.
+    #[test]
+    fn known_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+        let time = UNIX_EPOCH + Duration::new(1, 2_000_003);
+        assert_eq!(rfc3339_nanos(time), "1970-01-01T00:00:01.002000003Z");
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let mut before = date(0);
+        for days in 1..200_000 {
+            let today = date(days);
+            assert!(today > before, "{today:?}");
+            assert!(today.2 == before.2 + 1 || today.2 == 1, "{today:?}");
+            before = today;
+        }
+    }
+}
