@@ -98,6 +98,35 @@ fn cve_2019_5736_exec() {
     assert_eq!(won, "", "a program outside was opened for writing");
 }
 
+/// The same where the container's processes may trace all that they see, and so open even a program that may not be
+/// dumped: they keep it open until it has ended, when a program in use is one no longer.
+#[test]
+fn cve_2019_5736_exec_beside_a_tracer() {
+    require_root!();
+    let mut case = case!();
+    let copy = case.path("ctr");
+    fs::copy(common::program(), &copy).unwrap();
+    let before = fs::read(&copy).unwrap();
+    for set in ["bounding", "effective", "permitted"] {
+        case.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYS_PTRACE"));
+    }
+    let lurk = "echo up > /up; while :; do for p in /proc/[0-9]*; do e=$(readlink $p/exe) || continue; \
+                case $e in /bin/busybox|/memfd*) continue;; esac; exec 9< $p/exe || continue; echo $e >> /seen; \
+                while [ -d $p ]; do :; done; (echo x >> /proc/self/fd/9) 2>> /refused && echo $e >> /won; done; done";
+    case.sh(lurk).start_up();
+    common::wait_for("the tracer", || case.rootfs().join("up").exists());
+    // strace(1) holds the new process up while it is still ours.
+    let mut command = std::process::Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", "inject=setsid:delay_enter=500000"]).arg(&copy);
+    command.arg("--root").arg(case.store()).args(["exec", &case.id, "true"]);
+    common::spawn(case.dir(), &mut command).wait().ok();
+    let read = |name: &str| fs::read_to_string(case.rootfs().join(name)).unwrap_or_default();
+    common::wait_for("an attempt", || !read("refused").is_empty() || !read("won").is_empty());
+    assert_eq!(read("won"), "", "a program outside was opened for writing");
+    assert!(read("refused").contains("Read-only file system"), "{}", read("refused"));
+    assert!(fs::read(&copy).unwrap() == before, "the program was changed");
+}
+
 /// CVE-2019-16884 and CVE-2019-19921: a link or a volume takes the place of /proc.
 #[test]
 fn cve_2019_16884_proc_is_not_proc() {

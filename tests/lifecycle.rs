@@ -500,6 +500,18 @@ fn a_failing_hook_ends_create_and_leaves_nothing() {
     assert!(out.stderr.contains("poststop"), "{out:?}");
 }
 
+/// Neither a state that is more than a pipe holds nor endless words of its own hold a hook or us up.
+#[test]
+fn a_hook_need_not_read_and_may_say_much() {
+    let mut case = case!();
+    case.set("/annotations", json!({"big": "x".repeat(300_000)}));
+    let script = "yes words | head -c 300000 >&2; exit 3";
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 20}]);
+    let error = case.set("/hooks", json!({"createRuntime": hook})).create().err();
+    assert!(error.contains("exit status: 3") && error.contains("words"), "{error}");
+    assert!(!error.contains("timeout"), "{error}");
+}
+
 #[test]
 fn a_hook_that_takes_too_long_is_ended() {
     let mut case = case!();

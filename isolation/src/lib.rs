@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod console;
 pub mod device;
 pub mod error;
+pub mod guard;
 pub mod identity;
 pub mod mount;
 pub mod network;

@@ -11,11 +11,11 @@ use crate::protocol::{Channel, Message};
 use crate::release;
 use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
 use ctr_isolation::cgroup::{self, Cgroup, systemd};
-use ctr_isolation::network;
 use ctr_isolation::resctrl::{self, Resctrl};
 use ctr_isolation::sys::socket::{self, Kind};
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error as Cause};
+use ctr_isolation::{guard, network};
 use oci_spec::runtime::{LinuxNamespaceType, Process};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,6 +39,9 @@ pub struct Options {
     pub run: bool,
     /// Directories that belong to the container alone and go with it.
     pub owned: Vec<PathBuf>,
+    /// We are a program that may start again, with the same arguments, where processes of the container could
+    /// otherwise open its file: see [`guard`]. A library's caller must see to that itself.
+    pub may_start_again: bool,
 }
 
 /// A process that was just started, and our part of it.
@@ -284,16 +287,32 @@ impl Container {
             }
             _ => return Err(self.wrong_status("exec in", status, " (cannot exec in a stopped container)")),
         }
-        let plan = self.plan_exec(wanted, request, facts)?;
+        let request = Request { traced: self.record.traced, ..request.clone() };
+        let plan = self.plan_exec(wanted, &request, facts)?;
+        guard_program(&plan, options)?;
+        self.note_tracer(wanted)?;
         // Whoever is in the container's PID namespace sees the new process before it is one of theirs.
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
         let listener = connect_listener(&self.bundle()?)?;
-        let io = Io { start: None, console: connect_console(options)?, listener };
+        let mut io = Io { start: None, console: connect_console(options)?, listener };
         let state = self.record.oci(status, self.record.pid).to_json();
-        let launched = self.spawn_inside(&plan, io, &state)?;
+        let launched = self.spawn_inside(&plan, &mut io, &state)?;
+        drop(io);
         let result = finish_exec(&launched, &plan, options, facts);
         let Launched { pid, pidfd, .. } = launched;
         result.map(|terminal| Started { pid, pidfd, terminal })
+    }
+
+    /// From the first process that may trace others on, all that come later are guarded from it.
+    fn note_tracer(&self, wanted: &Process) -> Result<()> {
+        if self.record.traced || !plan::process::may_trace(wanted) {
+            return Ok(());
+        }
+        let _lock = self.entry.lock()?;
+        match self.entry.record()? {
+            Some(record) => self.entry.write(&Record { traced: true, ..record }),
+            None => Ok(()),
+        }
     }
 
     /// What [`Container::exec`] would do.
@@ -329,10 +348,9 @@ impl Container {
         names.iter().filter(|(kind, _, name)| is_joined(*kind, name)).fold(0, |all, (_, flag, _)| all | flag)
     }
 
-    fn spawn_inside(&self, plan: &Plan, io: Io, state: &str) -> Result<Launched> {
+    fn spawn_inside(&self, plan: &Plan, io: &mut Io, state: &str) -> Result<Launched> {
         let dir = self.cgroup().map(|cgroup| cgroup.open()).transpose()?;
-        let spawn = |io: Io, dir: Option<BorrowedFd<'_>>| launch::spawn(plan, io, state, dir);
-        match spawn(io, dir.as_ref().map(AsFd::as_fd)) {
+        match launch::spawn(plan, io, state, dir.as_ref().map(AsFd::as_fd)) {
             // An init that made cgroups of its own has left no room for processes at the top: join it where it is.
             Err(error) if error.errno == libc::EBUSY => {
                 let text =
@@ -342,11 +360,15 @@ impl Container {
                     return Err(error.into());
                 };
                 let dir = hierarchy.cgroup(path).open()?;
-                Ok(spawn(Io::default(), Some(dir.as_fd()))?)
+                Ok(launch::spawn(plan, io, state, Some(dir.as_fd()))?)
             }
             other => Ok(other?),
         }
     }
+}
+
+fn guard_program(plan: &Plan, options: &Options) -> Result<()> {
+    if plan.launch.traced && options.may_start_again { Ok(guard::own_program()?) } else { Ok(()) }
 }
 
 fn finish_exec(
@@ -389,6 +411,7 @@ pub fn create(
     options: &Options,
     facts: &Facts,
 ) -> Result<Started> {
+    guard_program(plan, options)?;
     let entry = store.reserve(&plan.id)?;
     let mut record = Record {
         version: RECORD_VERSION,
@@ -428,6 +451,10 @@ fn create_in(
 ) -> Result<Started> {
     let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
     let cgroup = plan_cgroup(plan, facts);
+    if let Some(cgroup) = &cgroup {
+        // Before it is in our record: what is there now belongs to somebody else.
+        refuse_used(cgroup)?;
+    }
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
     record.unit = unit.map(|unit| unit.name.clone());
     record.user_unit = unit.is_some_and(|unit| unit.user);
@@ -439,9 +466,11 @@ fn create_in(
         None => None,
     };
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };
-    let io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
+    let mut io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
     let state = record.oci(Status::Creating, 0);
-    let launched = launch::spawn(plan, io, &state.to_json(), dir.as_ref().map(AsFd::as_fd))?;
+    let launched = launch::spawn(plan, &mut io, &state.to_json(), dir.as_ref().map(AsFd::as_fd))?;
+    // The child has them; the start socket must end with it.
+    drop(io);
     record.pid = launched.pid;
     record.start_time = state::start_time(launched.pid).map_or(0, |(time, _)| time);
     entry.write(record)?;
@@ -512,16 +541,21 @@ fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Opti
         }
         other => other?,
     }
-    // The cgroups below, if there are any, are looked at where they cannot be removed.
-    if !cgroup.read("cgroup.procs")?.is_empty() {
-        record.cgroup = None;
-        return Err(Error::text(format!(
-            "cgroup {} is not empty: another container uses it",
-            cgroup.dir().display()
-        )));
-    }
     limit(cgroup, wanted)?;
     Ok(Some(cgroup.open()?))
+}
+
+/// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
+/// when it cannot be removed.
+fn refuse_used(cgroup: &Cgroup) -> Result<()> {
+    match cgroup.read("cgroup.procs") {
+        Ok(pids) if !pids.is_empty() => Err(Error::text(format!(
+            "cgroup {} is not empty: another container uses it",
+            cgroup.dir().display()
+        ))),
+        // Not there yet, or of a kind that is not read (threaded): making it will tell.
+        _ => Ok(()),
+    }
 }
 
 fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {

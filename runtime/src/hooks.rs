@@ -2,14 +2,15 @@
 //! (runtime-spec config.md, "POSIX-platform Hooks").
 
 use crate::state::OciState;
-use ctr_isolation::sys::process;
+use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error, Result};
 use oci_spec::runtime::Hook;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Runs `hooks` in order with `state` on their standard input. `kind` names them in errors.
 ///
@@ -34,38 +35,55 @@ fn run_one(hook: &Hook, state: &OciState) -> Result<()> {
             command.env(name, value);
         }
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A file, not a pipe: whether a hook reads it is its own business, and never holds us up.
+    let mut input = File::from(fs::memfd("state").doing(|| "make a file for the state")?);
+    let written = input.write_all(state.to_json().as_bytes()).and_then(|()| input.rewind());
+    written.doing(|| "write the state for it")?;
+    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().doing(|| "start it")?;
-    let text = state.to_json();
-    if let Some(mut input) = child.stdin.take() {
-        match input.write_all(text.as_bytes()) {
-            // A hook need not read its input.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                return Err(error).doing(|| "write the state to it");
-            }
-            _ => {}
-        }
+    let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let said = listen(&mut child, limit.map(Duration::from_secs));
+    let Some(said) = said? else {
+        let _ = child.kill();
+        let _ = child.wait();
+        let seconds = limit.unwrap_or_default();
+        return Err(Error::new(format!("it ran longer than its timeout of {seconds} s and was killed")));
+    };
+    let status = child.wait().doing(|| "wait for it")?;
+    match (status.success(), said.trim()) {
+        (true, _) => Ok(()),
+        (false, "") => Err(Error::new(format!("{status}"))),
+        (false, said) => Err(Error::new(format!("{status}, stderr: {said}"))),
     }
-    wait(&mut child, hook.timeout())
 }
 
-fn wait(child: &mut Child, timeout: Option<i64>) -> Result<()> {
-    if let Some(seconds) = timeout.and_then(|seconds| u64::try_from(seconds).ok()) {
-        let pidfd = process::pidfd_open(child.id() as i32)?;
-        if process::poll(&[pidfd.as_fd()], Some(Duration::from_secs(seconds)))?.is_none() {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::new(format!("it ran longer than its timeout of {seconds} s and was killed")));
+/// How much of a hook's standard error is kept.
+const SAID_MAX: usize = 4096;
+
+/// Takes in what the hook says, so that it never waits for us, until it ends; `None` when `limit` has passed.
+fn listen(child: &mut Child, limit: Option<Duration>) -> Result<Option<String>> {
+    let pidfd = process::pidfd_open(child.id() as i32)?;
+    let mut errors = child.stderr.take();
+    let mut said = Vec::new();
+    let until = limit.map(|limit| Instant::now() + limit);
+    loop {
+        let fds: Vec<BorrowedFd<'_>> =
+            [Some(pidfd.as_fd()), errors.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Some(ready) = process::poll(&fds, left)? else { return Ok(None) };
+        let ended = ready.first() == Some(&true);
+        if ready.get(1) == Some(&true) && !(ended && said.len() == SAID_MAX) {
+            let mut part = [0; SAID_MAX];
+            match errors.as_mut().map(|errors| errors.read(&mut part)) {
+                Some(Ok(count)) if count > 0 => {
+                    let room = SAID_MAX - said.len();
+                    said.extend_from_slice(&part[..count.min(room)]);
+                }
+                _ => errors = None,
+            }
+        } else if ended {
+            // Whoever else has its standard error open may go on; what the hook itself said has been read.
+            return Ok(Some(String::from_utf8_lossy(&said).into_owned()));
         }
     }
-    let status = child.wait().doing(|| "wait for it")?;
-    if status.success() {
-        return Ok(());
-    }
-    let mut said = String::new();
-    if let Some(errors) = child.stderr.take() {
-        let _ = errors.take(4096).read_to_string(&mut said);
-    }
-    let said = said.trim();
-    Err(Error::new(if said.is_empty() { format!("{status}") } else { format!("{status}, stderr: {said}") }))
 }

@@ -37,11 +37,11 @@ pub struct Launched {
     pub channel: Channel,
 }
 
-/// Makes the process. It waits for [`Channel::go`] before it does anything.
+/// Makes the process. It waits for [`Channel::go`] before it does anything, and takes `io` with it.
 ///
 /// # Errors
-/// The kernel's.
-pub fn spawn(plan: &Plan, io: Io, state: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched> {
+/// The kernel's; `io` is whole then, for another try.
+pub fn spawn(plan: &Plan, io: &mut Io, state: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched> {
     let launch = &plan.launch;
     if let Some(cpus) = &launch.affinity {
         process::sched_setaffinity(cpus).doing(|| "set the initial CPU affinity")?;
@@ -60,7 +60,7 @@ pub fn spawn(plan: &Plan, io: Io, state: &str, cgroup: Option<BorrowedFd<'_>>) -
         Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours }),
         Cloned::Child => {
             drop(ours);
-            let Io { start, console, listener } = io;
+            let Io { start, console, listener } = std::mem::take(io);
             let handles = Handles { channel: theirs, proc, joins, start, console, listener };
             init::run(&plan.init, handles, state)
         }

@@ -83,6 +83,9 @@ pub struct Record {
     /// Directories that belong to it alone and go with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owned: Vec<PathBuf>,
+    /// A process of it was given `CAP_SYS_PTRACE`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub traced: bool,
     /// The supervisor's process, where there is one, and when that started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<(i32, u64)>,

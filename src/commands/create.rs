@@ -52,6 +52,7 @@ pub fn options(flags: &BundleFlags) -> Options {
         pid_file: flags.pid_file.clone(),
         console_socket: flags.console_socket.clone(),
         pidfd_socket: flags.pidfd_socket.clone(),
+        may_start_again: true,
         ..Options::default()
     }
 }

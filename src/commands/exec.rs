@@ -22,6 +22,7 @@ pub fn exec(context: &Context, flags: &Exec) -> Result<u8> {
         pid_file: flags.pid_file.clone(),
         console_socket: flags.console_socket.clone(),
         pidfd_socket: flags.pidfd_socket.clone(),
+        may_start_again: true,
         ..Options::default()
     };
     if !flags.cgroup.is_empty() {

@@ -118,6 +118,8 @@ fn build(
         affinity,
         prepare,
         net_devices: net_devices(&linux),
+        // Who is in a PID namespace that is joined, and with which capabilities, is not known.
+        traced: joined & ns::PID != 0 && !user_namespace,
         rdt: linux.intel_rdt().as_ref().map(|rdt| self::rdt(rdt, &request.id, check)),
     };
     Some(Plan { id: request.id.clone(), cgroup, launch, init, hooks, warnings: Vec::new() })

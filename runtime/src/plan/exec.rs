@@ -76,6 +76,10 @@ pub fn exec(
         join_process: Some((pid, namespaces)),
         oom_score_adj: wanted.oom_score_adj(),
         affinity,
+        traced: !user_namespace
+            && (request.traced
+                || bundle.spec.process().as_ref().is_some_and(process::may_trace)
+                || process::may_trace(wanted)),
         ..Launch::default()
     };
     if check.problems.is_empty() {

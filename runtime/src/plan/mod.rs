@@ -104,6 +104,8 @@ pub struct Launch {
     pub net_devices: Vec<(String, String)>,
     /// The group under `resctrl`.
     pub rdt: Option<Rdt>,
+    /// Processes that see the new one may hold `CAP_SYS_PTRACE` over us: see [`ctr_isolation::guard`].
+    pub traced: bool,
 }
 
 /// Which ids of a user namespace are which outside.
@@ -237,4 +239,6 @@ pub struct Request {
     pub no_cgroup: bool,
     /// A terminal is taken by somebody: a console socket is given or we are attached.
     pub has_console: bool,
+    /// For `exec`: an earlier process of the container was given `CAP_SYS_PTRACE`.
+    pub traced: bool,
 }

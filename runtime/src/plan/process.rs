@@ -9,8 +9,8 @@ use ctr_isolation::schedule::{Rlimit, Schedule};
 use ctr_isolation::sys::process::SchedAttr;
 use ctr_isolation::{capabilities, rlimit};
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag, LinuxSchedulerPolicy,
-    MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
+    Capability, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
 };
 
 /// Credentials. `groups_allowed` is false where setgroups(2) is denied.
@@ -65,6 +65,14 @@ fn capability_sets(process: &Process, facts: &Facts) -> Capabilities {
         // The kernel raises only what is both permitted and inheritable (capabilities(7)); runc warns and goes on.
         ambient: mask(sets.ambient()) & permitted & inheritable,
     }
+}
+
+/// Whether the process, or what it executes, may hold `CAP_SYS_PTRACE`.
+pub fn may_trace(process: &Process) -> bool {
+    process.capabilities().as_ref().is_some_and(|sets| {
+        let all = [sets.bounding(), sets.permitted(), sets.inheritable(), sets.ambient()];
+        all.into_iter().flatten().any(|set| set.contains(&Capability::SysPtrace))
+    })
 }
 
 /// Resource limits.
