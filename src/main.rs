@@ -1,8 +1,16 @@
 //! The program.
 
-use std::process::ExitCode;
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code))]
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+ctr_isolation::entry!(run);
+
+#[cfg(test)]
+fn main() {}
+
+/// Does what the arguments say; the status to end with.
+fn run() -> u8 {
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let program = ctr::cli::program_name(&argv);
     let (global, verb) = match ctr::cli::parse(argv) {
@@ -11,14 +19,10 @@ fn main() -> ExitCode {
     };
     let own_error = verb.own_error_status();
     match ctr::commands::dispatch(global.clone(), verb, &program) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             ctr::log::failure(&global, &error, None);
-            ExitCode::from(if own_error == 125 {
-                ctr::commands::run_image::status(&error)
-            } else {
-                own_error
-            })
+            if own_error == 125 { ctr::commands::run_image::status(&error) } else { own_error }
         }
     }
 }

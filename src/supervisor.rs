@@ -86,7 +86,7 @@ fn supervise(
     let ended = follow(&started, output, &mut log)?;
     container.entry.write_file(STATUS, ended.status().to_string().as_bytes())?;
     if remove {
-        container.delete(true)?;
+        Container::delete(&context.store, name, true)?;
     }
     Ok(())
 }

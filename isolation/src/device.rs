@@ -4,7 +4,7 @@ use crate::root::Root;
 use crate::sys::fs;
 use crate::sys::mount as call;
 use crate::{Context, Error, Result};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A device file to be made.
@@ -28,6 +28,25 @@ pub struct Device {
     pub bind: bool,
 }
 
+/// The directory of the last device, open: the next one most often lies in it, too.
+#[derive(Debug, Default)]
+pub struct Directory {
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Directory {
+    fn of<'a>(&'a mut self, root: &Root, path: &'a Path) -> Result<(&'a OwnedFd, &'a Path)> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let last = self.last.take().filter(|(known, _)| known == parent);
+        let (dir, name) = match last {
+            Some((_, dir)) => (dir, path.file_name()),
+            None => (root.parent(path)?.0, path.file_name()),
+        };
+        let (_, dir) = self.last.insert((parent.to_owned(), dir));
+        Ok((dir, Path::new(name.unwrap_or_default())))
+    }
+}
+
 /// The devices that every container has (runtime-spec config-linux.md, "Default Devices").
 pub const DEFAULTS: &[(&str, u32, u32)] = &[
     ("/dev/null", 1, 3),
@@ -43,16 +62,15 @@ impl Device {
     ///
     /// # Errors
     /// The kernel's; a bind of something on the host that is not a device is refused.
-    pub fn make(&self, root: &Root) -> Result<()> {
-        self.make_inner(root).doing(|| format!("make device {:?}", self.path))
+    pub fn make(&self, root: &Root, dir: &mut Directory) -> Result<()> {
+        self.make_inner(root, dir).doing(|| format!("make device {:?}", self.path))
     }
 
-    fn make_inner(&self, root: &Root) -> Result<()> {
+    fn make_inner(&self, root: &Root, dir: &mut Directory) -> Result<()> {
         if self.bind {
             return self.bind_from_host(root);
         }
-        let (dir, name) = root.parent(&self.path)?;
-        let name = Path::new(&name);
+        let (dir, name) = dir.of(root, &self.path)?;
         let node =
             |dir: BorrowedFd<'_>| fs::mknodat(dir, name, self.kind | self.mode, self.major, self.minor);
         match node(dir.as_fd()) {

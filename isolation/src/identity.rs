@@ -47,6 +47,8 @@ pub struct Identity {
     pub capabilities: Option<Capabilities>,
     /// Never gain privileges by exec.
     pub no_new_privileges: bool,
+    /// The highest capability the kernel knows.
+    pub last_capability: u8,
 }
 
 const PR_CAP_AMBIENT: i32 = 47;
@@ -54,13 +56,17 @@ const PR_CAP_AMBIENT_RAISE: u64 = 2;
 const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
 
 impl Identity {
-    /// Takes on the identity. `last_capability` is the highest number the kernel knows.
+    /// Takes on the identity.
     ///
     /// # Errors
     /// The kernel's: an id that is not mapped, a capability we do not have.
-    pub fn take(&self, last_capability: u8) -> Result<()> {
+    pub fn take(&self) -> Result<()> {
+        // Root stays root, with all that root may have: nothing to keep over the change.
+        let keep = self.capabilities.is_some() && self.uid != 0;
         if let Some(capabilities) = &self.capabilities {
-            drop_bounding(capabilities.bounding, last_capability)?;
+            drop_bounding(capabilities.bounding, self.last_capability)?;
+        }
+        if keep {
             // Else the change to another user would clear what is to be permitted.
             process::prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
         }
@@ -73,8 +79,10 @@ impl Identity {
             process::umask(mask);
         }
         if let Some(capabilities) = &self.capabilities {
-            process::prctl(libc::PR_SET_KEEPCAPS, 0, 0)?;
-            apply(capabilities, last_capability).doing(|| "set the capabilities")?;
+            if keep {
+                process::prctl(libc::PR_SET_KEEPCAPS, 0, 0)?;
+            }
+            apply(capabilities, self.last_capability).doing(|| "set the capabilities")?;
         }
         if self.no_new_privileges {
             process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;

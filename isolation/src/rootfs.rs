@@ -1,6 +1,6 @@
 //! From a mount namespace that is a copy of the host's to one that holds the container's root file system alone.
 
-use crate::device::Device;
+use crate::device::{Device, Directory};
 use crate::mount::{self, Mount};
 use crate::root::Root;
 use crate::sys::fs::{self, Proc};
@@ -78,7 +78,8 @@ impl Rootfs {
         }
         if self.fill_dev {
             let mask = process::umask(0);
-            self.devices.iter().try_for_each(|device| device.make(&root))?;
+            let mut dir = Directory::default();
+            self.devices.iter().try_for_each(|device| device.make(&root, &mut dir))?;
             process::umask(mask);
             make_dev_links(&root).doing(|| "make the links in /dev")?;
         }
@@ -86,29 +87,27 @@ impl Rootfs {
     }
 
     fn mount_root(&self, prepared: &[OwnedFd]) -> Result<Root> {
-        let top = fs::open(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?;
         // What is unbindable could not be bound to become our root: that comes at the end.
         let before = match self.propagation_before & !libc::MS_REC {
             libc::MS_UNBINDABLE => libc::MS_PRIVATE | libc::MS_REC,
             _ => self.propagation_before,
         };
-        change_propagation(top.as_fd(), before)?;
+        change_propagation(None, before)?;
         let target = fs::open(&self.path, libc::O_PATH | libc::O_DIRECTORY)?;
         if self.propagation_before & libc::MS_SHARED != 0 {
             // pivot_root(2) refuses a root whose parent mount is shared.
             make_parent_private(&self.path)?;
         }
-        let own;
         let tree = match self.prepared {
-            Some(index) => prepared.get(index).ok_or_else(|| Error::new("the parent has not sent it"))?,
-            None => {
-                own = call::open_tree(Some(target.as_fd()), Path::new(""), true)?;
-                &own
+            Some(index) => {
+                let tree = prepared.get(index).ok_or_else(|| Error::new("the parent has not sent it"))?;
+                tree.try_clone().doing(|| "keep the mount open")?
             }
+            None => call::open_tree(Some(target.as_fd()), Path::new(""), true)?,
         };
         call::attach(tree.as_fd(), target.as_fd())?;
-        // Below the top of the mount, where `target` itself still means what it covers.
-        fs::openat2(tree.as_fd(), Path::new("."), libc::O_PATH | libc::O_DIRECTORY, 0, 0).map(Root::new)
+        // `target` still means what the mount covers.
+        Ok(Root::new(tree))
     }
 }
 
@@ -127,10 +126,7 @@ impl Built {
         }
         fs::chdir(Path::new("/"))?;
         match plan.propagation_after {
-            Some(kind) => {
-                let top = fs::open(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?;
-                change_propagation(top.as_fd(), kind).doing(|| "set the propagation of /")
-            }
+            Some(kind) => change_propagation(None, kind).doing(|| "set the propagation of /"),
             None => Ok(()),
         }
     }
@@ -154,16 +150,21 @@ impl Built {
     }
 }
 
-fn change_propagation(mount: BorrowedFd<'_>, kind: u64) -> Result<()> {
+/// Of `mount`, or of our root.
+fn change_propagation(mount: Option<BorrowedFd<'_>>, kind: u64) -> Result<()> {
     let recursive = kind & libc::MS_REC != 0;
-    call::set_attributes(mount, Change { propagation: kind & !libc::MS_REC, recursive, ..Change::default() })
+    let change = Change { propagation: kind & !libc::MS_REC, recursive, ..Change::default() };
+    match mount {
+        Some(mount) => call::set_attributes(mount, change),
+        None => call::set_root_attributes(change),
+    }
 }
 
 /// Makes the mount that holds `path` private: the nearest ancestor that is the root of a mount.
 fn make_parent_private(path: &Path) -> Result<()> {
     for ancestor in path.ancestors() {
         let dir = fs::open(ancestor, libc::O_PATH | libc::O_DIRECTORY)?;
-        match change_propagation(dir.as_fd(), libc::MS_PRIVATE) {
+        match change_propagation(Some(dir.as_fd()), libc::MS_PRIVATE) {
             // Not the root of a mount: look further up.
             Err(error) if error.errno == libc::EINVAL => {}
             other => return other,
@@ -178,8 +179,7 @@ fn pivot() -> Result<()> {
     call::pivot_root_here()?;
     fs::fchdir(old.as_fd())?;
     // As slave, what we unmount here is not unmounted on the host.
-    let here = fs::open(Path::new("."), libc::O_PATH | libc::O_DIRECTORY)?;
-    change_propagation(here.as_fd(), libc::MS_SLAVE | libc::MS_REC)?;
+    change_propagation(Some(old.as_fd()), libc::MS_SLAVE | libc::MS_REC)?;
     call::detach(Path::new("."))
 }
 
@@ -250,19 +250,18 @@ fn make_path_read_only(root: &Root, path: &Path) -> Result<()> {
 /// Covers a file with the null device and a directory with an empty read-only tmpfs, one for all of them.
 fn mask(root: &Root, path: &Path, null: BorrowedFd<'_>, cover: &mut Option<OwnedFd>) -> Result<()> {
     let Some(found) = find(root, path)? else { return Ok(()) };
-    let tree = if !fs::fstat(found.as_fd())?.is_dir() {
-        call::open_tree(Some(null), Path::new(""), false)?
-    } else if let Some(first) = cover {
-        call::open_tree(Some(first.as_fd()), Path::new(""), false)?
-    } else {
-        let context = FsContext::open("tmpfs")?;
-        for (key, value) in [("source", "tmpfs"), ("mode", "0755"), ("nr_blocks", "1"), ("nr_inodes", "1")] {
-            context.set(key, value)?;
-        }
-        let tree = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-        call::attach(tree.as_fd(), found.as_fd())?;
-        *cover = Some(tree);
-        return Ok(());
-    };
-    call::attach(tree.as_fd(), found.as_fd())
+    if !fs::fstat(found.as_fd())?.is_dir() {
+        return call::bind(null, found.as_fd());
+    }
+    if let Some(first) = cover {
+        return call::bind(first.as_fd(), found.as_fd());
+    }
+    let context = FsContext::open("tmpfs")?;
+    for (key, value) in [("source", "tmpfs"), ("mode", "0755"), ("nr_blocks", "1"), ("nr_inodes", "1")] {
+        context.set(key, value)?;
+    }
+    let tree = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    call::attach(tree.as_fd(), found.as_fd())?;
+    *cover = Some(tree);
+    Ok(())
 }

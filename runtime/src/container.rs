@@ -16,7 +16,7 @@ use ctr_isolation::sys::socket::{self, Kind};
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error as Cause};
 use ctr_isolation::{guard, network};
-use oci_spec::runtime::{LinuxNamespaceType, Process};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -71,8 +71,13 @@ impl Container {
     /// [`Error::NotFound`] when there is none.
     pub fn open(store: &Store, id: &str) -> Result<Self> {
         let entry = store.open(id)?;
-        let record = entry.record()?.unwrap_or_else(|| Record { id: id.into(), ..Record::default() });
-        Ok(Container { entry, record })
+        let record = entry.record()?;
+        Ok(Self::new(entry, record, id))
+    }
+
+    fn new(entry: Entry, record: Option<Record>, id: &str) -> Self {
+        let record = record.unwrap_or_else(|| Record { id: id.into(), ..Record::default() });
+        Container { entry, record }
     }
 
     /// What it is doing, observed.
@@ -84,15 +89,21 @@ impl Container {
             Some((time, false)) if time == self.record.start_time => {}
             _ => return Status::Stopped,
         }
-        if self.entry.path(file::START).exists() {
-            Status::Created
-        } else if self.entry.path(file::START_NEW).exists() {
-            Status::Creating
+        if let Some(status) = self.waiting() {
+            status
         } else if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen()) {
             Status::Paused
         } else {
             Status::Running
         }
+    }
+
+    /// `Created` or `Creating`, as its start socket tells; `None` once it was started.
+    fn waiting(&self) -> Option<Status> {
+        if self.entry.path(file::START).exists() {
+            return Some(Status::Created);
+        }
+        self.entry.path(file::START_NEW).exists().then_some(Status::Creating)
     }
 
     /// Its cgroup, where it has one.
@@ -138,6 +149,9 @@ impl Container {
 
     /// runtime-spec runtime.md, "Lifecycle": when a `poststart` hook fails, the container is stopped.
     fn run_poststart(&self) -> Result<()> {
+        if !self.record.post_hooks {
+            return Ok(());
+        }
         let bundle = self.bundle()?;
         let hooks =
             bundle.spec.hooks().as_ref().and_then(|hooks| hooks.poststart().clone()).unwrap_or_default();
@@ -173,19 +187,12 @@ impl Container {
         process::pidfd_send_signal(pidfd.as_fd(), signal)?;
         // Without a PID namespace of its own the others do not end with the first.
         if signal == libc::SIGKILL
-            && !self.has_own_pids()
+            && !self.record.own_pids
             && let Some(cgroup) = self.cgroup().filter(Cgroup::exists)
         {
             cgroup.signal(signal)?;
         }
         Ok(())
-    }
-
-    fn has_own_pids(&self) -> bool {
-        let Ok(bundle) = self.bundle() else { return false };
-        let namespaces =
-            bundle.spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
-        namespaces.iter().any(|found| found.typ() == LinuxNamespaceType::Pid && plan::validate::is_new(found))
     }
 
     /// Stops every process where it is.
@@ -234,36 +241,49 @@ impl Container {
         }
     }
 
-    /// Removes it; with `force` ends it first.
+    /// Removes the container `id`; with `force` ends it first.
     ///
     /// # Errors
-    /// [`Error::WrongStatus`] when it still runs; everything that could not be undone.
-    pub fn delete(&self, force: bool) -> Result<()> {
-        let _lock = self.entry.lock()?;
-        // What was written between our reading and the lock.
-        let record = self.entry.record()?;
-        let current = Container {
-            entry: self.entry.clone(),
-            record: record.clone().unwrap_or_else(|| self.record.clone()),
-        };
-        let status = current.status();
+    /// [`Error::NotFound`] when there is none, [`Error::WrongStatus`] when it still runs; everything that could not
+    /// be undone.
+    pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+        let entry = store.open(id)?;
+        let _lock = entry.lock()?;
+        let record = entry.record()?;
+        let container = Self::new(entry, record.clone(), id);
+        let status = container.status();
         if !force && !matches!(status, Status::Stopped | Status::Created) {
-            return Err(self.wrong_status("delete", status, " (the container is not stopped: use --force)"));
+            return Err(container.wrong_status(
+                "delete",
+                status,
+                " (the container is not stopped: use --force)",
+            ));
         }
-        let bundle = current.bundle();
-        release::release(&self.entry, record.as_ref())?;
-        if let Ok(bundle) = bundle {
-            let hooks =
-                bundle.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default();
-            let state = current.record.oci(Status::Stopped, 0);
-            for hook in hooks {
-                // runtime-spec runtime.md: a failed poststop hook is warned of, and the rest goes on.
-                if let Err(error) = hooks::run("poststop", std::slice::from_ref(&hook), &state) {
-                    tracing::warn!("{error}");
-                }
+        let hooks = container.poststop();
+        release::release(&container.entry, record.as_ref())?;
+        let state = container.record.oci(Status::Stopped, 0);
+        for hook in hooks {
+            // runtime-spec runtime.md: a failed poststop hook is warned of, and the rest goes on.
+            if let Err(error) = hooks::run("poststop", std::slice::from_ref(&hook), &state) {
+                tracing::warn!("{error}");
             }
         }
         Ok(())
+    }
+
+    fn poststop(&self) -> Vec<Hook> {
+        if !self.record.post_hooks {
+            return Vec::new();
+        }
+        match self.bundle() {
+            Ok(bundle) => {
+                bundle.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().clone()).unwrap_or_default()
+            }
+            Err(error) => {
+                tracing::warn!("the poststop hooks are not run: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// Starts one more process in it.
@@ -288,12 +308,14 @@ impl Container {
             _ => return Err(self.wrong_status("exec in", status, " (cannot exec in a stopped container)")),
         }
         let request = Request { traced: self.record.traced, ..request.clone() };
-        let plan = self.plan_exec(wanted, &request, facts)?;
+        let bundle = self.bundle()?;
+        let namespaces = self.namespaces(&bundle);
+        let plan = plan::exec::exec(&bundle, wanted, self.record.pid, namespaces, &request, facts)?;
         guard_program(&plan, options)?;
         self.note_tracer(wanted)?;
         // Whoever is in the container's PID namespace sees the new process before it is one of theirs.
         process::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
-        let listener = connect_listener(&self.bundle()?)?;
+        let listener = connect_listener(&bundle)?;
         let mut io = Io { start: None, console: connect_console(options)?, listener };
         let state = self.record.oci(status, self.record.pid).to_json();
         let launched = self.spawn_inside(&plan, &mut io, &state)?;
@@ -380,13 +402,16 @@ fn finish_exec(
     if let Some(score) = plan.launch.oom_score_adj {
         set_oom_score(launched.pid, score, facts)?;
     }
-    launched.channel.go(&[])?;
-    let mut terminal = None;
+    launched.channel.begin(&[])?;
+    let (mut terminal, mut ready) = (None, false);
     loop {
         match launched.channel.listen()? {
             Message::Terminal(master) => terminal = Some(master),
-            Message::Ready => write_outputs(launched, options)?,
-            Message::End => return Ok(terminal),
+            Message::Ready => {
+                write_outputs(launched, options)?;
+                ready = true;
+            }
+            Message::End if ready => return Ok(terminal),
             other => fail(other)?,
         }
     }
@@ -422,6 +447,11 @@ pub fn create(
         created: now(),
         owner: facts.uid,
         owned: options.owned.clone(),
+        own_pids: plan.launch.new & ns::PID != 0,
+        post_hooks: [plan.hooks.poststart(), plan.hooks.poststop()]
+            .into_iter()
+            .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty())),
+        traced: bundle.spec.process().as_ref().is_some_and(plan::process::may_trace),
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         ..Record::default()
     };
@@ -459,7 +489,8 @@ fn create_in(
     record.unit = unit.map(|unit| unit.name.clone());
     record.user_unit = unit.is_some_and(|unit| unit.user);
     record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
-    entry.write(record)?;
+    let mut recording = entry.begin()?;
+    recording.note(record)?;
     write_new(&entry.path(file::CONFIG), &bundle.text)?;
     let dir = match &cgroup {
         Some(cgroup) => make_cgroup(cgroup, plan, record)?,
@@ -473,11 +504,11 @@ fn create_in(
     drop(io);
     record.pid = launched.pid;
     record.start_time = state::start_time(launched.pid).map_or(0, |(time, _)| time);
-    entry.write(record)?;
+    recording.note(record)?;
     if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
         let cgroup = start_unit(wanted, unit, launched.pid, record, facts)?;
-        entry.write(record)?;
-        limit(&cgroup, wanted)?;
+        recording.note(record)?;
+        limit(&cgroup, cgroup.open()?.as_fd(), wanted)?;
     }
     let terminal = converse(entry, record, &launched, plan, options, facts)?;
     let Launched { pid, pidfd, .. } = launched;
@@ -541,8 +572,9 @@ fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Opti
         }
         other => other?,
     }
-    limit(cgroup, wanted)?;
-    Ok(Some(cgroup.open()?))
+    let dir = cgroup.open()?;
+    limit(cgroup, dir.as_fd(), wanted)?;
+    Ok(Some(dir))
 }
 
 /// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
@@ -558,12 +590,12 @@ fn refuse_used(cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {
+fn limit(cgroup: &Cgroup, dir: BorrowedFd<'_>, wanted: &plan::Cgroup) -> Result<()> {
     for (file, value) in &wanted.files {
         write_limit(cgroup, file, value)?;
     }
     if let Some(program) = &wanted.device_filter {
-        cgroup.set_device_filter(program, false).doing(|| "set the device filter")?;
+        Cgroup::filter_devices(dir, program, false).doing(|| "set the device filter")?;
     }
     Ok(())
 }
@@ -626,9 +658,9 @@ fn converse(
     enter_resctrl(&plan.launch, &record.id, pid)?;
     let mounts = launch::prepare_mounts(pid, &plan.launch.prepare)?;
     let fds: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
-    launched.channel.go(&fds)?;
+    launched.channel.begin(&fds)?;
     drop(mounts);
-    let mut terminal = None;
+    let (mut terminal, mut ready) = (None, false);
     loop {
         match launched.channel.listen()? {
             Message::Hooks => {
@@ -645,13 +677,14 @@ fn converse(
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
                 write_outputs(launched, options)?;
+                ready = true;
                 if !options.run {
                     let (from, to) = (entry.path(file::START_NEW), entry.path(file::START));
                     std::fs::rename(from, to).doing(|| "mark the container as created")?;
                     return Ok(terminal);
                 }
             }
-            Message::End if options.run => break,
+            Message::End if ready => break,
             other => fail(other)?,
         }
     }
@@ -714,6 +747,8 @@ fn enter_resctrl(launch: &plan::Launch, id: &str, pid: i32) -> Result<()> {
 fn set_oom_score(pid: i32, score: i32, facts: &Facts) -> Result<()> {
     let path = format!("/proc/{pid}/oom_score_adj");
     match std::fs::write(&path, score.to_string()) {
+        // It has ended: why, it has told us, and that is heard next.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EACCES) && !facts.is_root() => {
             tracing::warn!("/process/oomScoreAdj: an ordinary user cannot lower it to {score}; ignored");
             Ok(())

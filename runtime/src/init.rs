@@ -10,7 +10,7 @@ use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::hop::{self, Call};
 use ctr_isolation::sys::process::{self, CStrings};
 use ctr_isolation::sys::{cstring, seccomp, socket};
-use ctr_isolation::{Context, Error, Result, console, identity, seccomp as filter};
+use ctr_isolation::{Context, Error, Result, console, seccomp as filter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,21 @@ pub struct Handles {
     pub console: Option<OwnedFd>,
     /// The agent of the system call filter.
     pub listener: Option<OwnedFd>,
+    /// The parent has let us go.
+    pub let_go: bool,
+}
+
+impl Handles {
+    /// Waits, if it has not yet, to be let go; what comes along are detached mounts.
+    fn wait_go(&mut self) -> Result<Vec<OwnedFd>> {
+        if self.let_go {
+            return Ok(Vec::new());
+        }
+        // Without a parent nobody wants us.
+        let Some(mounts) = self.channel.wait_go()? else { process::exit(1) };
+        self.let_go = true;
+        Ok(mounts)
+    }
 }
 
 /// Becomes the container's program. `state` is the container's state as JSON, for hooks and agents.
@@ -46,7 +61,7 @@ pub fn run(plan: &Init, mut handles: Handles, state: &str) -> ! {
 enum Never {}
 
 fn become_program(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
-    let Some(prepared) = handles.channel.wait_go()? else { process::exit(1) };
+    let prepared = if plan.at_once { Vec::new() } else { handles.wait_go()? };
     enter_namespaces(plan, handles)?;
     plan.schedule.apply()?;
     let slave = match &plan.rootfs {
@@ -108,7 +123,10 @@ fn enter_time_namespace(offsets: &str, proc: &Proc) -> Result<()> {
     process::setns(namespace.as_fd(), ns::TIME)
 }
 
-fn run_create_hooks(plan: &Init, handles: &Handles, state: &str) -> Result<()> {
+fn run_create_hooks(plan: &Init, handles: &mut Handles, state: &str) -> Result<()> {
+    if plan.ask_for_hooks || !plan.create_container.is_empty() {
+        handles.wait_go()?;
+    }
     if plan.ask_for_hooks {
         handles.channel.say(&Signal::Hooks)?;
         if handles.channel.wait_go()?.is_none() {
@@ -169,7 +187,6 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     for (file, value) in &plan.labels {
         handles.proc.write(file, value).doing(|| "set the label of the program")?;
     }
-    let last = identity::last_capability();
     own_standard_streams(plan.identity.uid);
     let late_filter = plan.filter.as_ref().filter(|filter| plan.identity.no_new_privileges && !filter.notify);
     let early_filter = plan.filter.as_ref().filter(|_| late_filter.is_none());
@@ -179,10 +196,11 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         enter_directory(&plan.program)?;
         find_program(&plan.program)?
     } else {
-        take_identity(plan, last)?;
+        take_identity(plan)?;
         enter_directory(&plan.program)?;
         find_program(&plan.program)?
     };
+    handles.wait_go()?;
     handles.channel.say(&Signal::Ready)?;
     if let Some(socket) = handles.start.take() {
         // The parent is gone; whoever connects is `start`.
@@ -199,26 +217,25 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         hop::make(&[close_on_exec(report)], late_filter.map(|f| (f.program.as_slice(), f.flags)), report)?;
     if let Some(filter) = early_filter {
         install(filter, &plan.listener_metadata, handles, state)?;
-        take_identity(plan, last)?;
+        take_identity(plan)?;
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
     exec(&plan.program, program, &hop, handles)
 }
 
-fn take_identity(plan: &Init, last_capability: u8) -> Result<()> {
+fn take_identity(plan: &Init) -> Result<()> {
     for limit in &plan.rlimits {
         limit.set(0)?;
     }
     if let Some(cpus) = &plan.affinity {
         process::sched_setaffinity(cpus).doing(|| "set the CPU affinity")?;
     }
-    plan.identity.take(last_capability)
+    plan.identity.take()
 }
 
 /// The program may open its standard streams again by name, so it must own them; what cannot be given away is left.
 fn own_standard_streams(uid: u32) {
-    for number in 0..3 {
-        let Ok(stream) = process::borrow(number) else { continue };
+    for stream in process::standard_streams() {
         let Ok(stat) = fs::fstat(stream) else { continue };
         if stat.uid != uid && !stat.is_char_device(1, 3) && stat.kind() != libc::S_IFREG {
             let _ = fs::chownat(stream, Path::new(""), uid, u32::MAX);
@@ -273,8 +290,7 @@ fn find_program(program: &Program) -> Result<PathBuf> {
 
 /// Whether `path` is a file that we may execute; else the errno that execve(2) would give.
 fn executable(path: &Path) -> std::result::Result<(), i32> {
-    let stat =
-        fs::open(path, libc::O_PATH).and_then(|file| fs::fstat(file.as_fd())).map_err(|error| error.errno)?;
+    let stat = fs::stat(path).map_err(|error| error.errno)?;
     if stat.kind() != libc::S_IFREG {
         return Err(libc::EACCES);
     }

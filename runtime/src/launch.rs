@@ -61,7 +61,7 @@ pub fn spawn(plan: &Plan, io: &mut Io, state: &str, cgroup: Option<BorrowedFd<'_
         Cloned::Child => {
             drop(ours);
             let Io { start, console, listener } = std::mem::take(io);
-            let handles = Handles { channel: theirs, proc, joins, start, console, listener };
+            let handles = Handles { channel: theirs, proc, joins, start, console, listener, let_go: false };
             init::run(&plan.init, handles, state)
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! | parent | child | meaning |
 //! |---|---|---|
-//! | `Go` + mounts | | ids are mapped, the cgroup is set: begin; the descriptors are detached mounts |
+//! | `Go` + mounts | | ids are mapped, the cgroup is set, the record is written: begin; the descriptors are detached mounts. Where nothing is needed from the parent the child has begun already, and this is waited for before hooks and `Ready` |
 //! | | `Hooks` | namespaces and mounts are there: run `prestart` and `createRuntime` hooks |
 //! | `Go` | | they have run |
 //! | | `Terminal` + master | attached: here is the terminal |
@@ -68,6 +68,17 @@ impl Channel {
     /// The socket, for poll(2) and for the last hop to report through.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Parent: lets the child begin. One that has ended already has told why: that is heard next.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn begin(&self, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match self.go(fds) {
+            Err(error) if error.errno == libc::EPIPE => Ok(()),
+            other => other,
+        }
     }
 
     /// Parent: lets the child go on, with descriptors.

@@ -50,13 +50,19 @@ pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<()
 /// # Errors
 /// The kernel's, or when it does not end in time.
 pub fn kill(record: &Record) -> Result<()> {
+    let pidfd = crate::container::open_process(record);
     if let Some(dir) = &record.cgroup {
-        let cgroup = Cgroup::at(dir);
-        if cgroup.exists() {
-            cgroup.signal(libc::SIGKILL).doing(|| "kill the container's processes")?;
+        if pidfd.is_none() && Cgroup::at(dir).remove_empty() {
+            return Ok(());
+        }
+        match Cgroup::at(dir).signal(libc::SIGKILL) {
+            Err(error) if error.errno != libc::ENOENT => {
+                return Err(error.under("kill the container's processes"));
+            }
+            _ => {}
         }
     }
-    let Some(pidfd) = crate::container::open_process(record) else { return Ok(()) };
+    let Some(pidfd) = pidfd else { return Ok(()) };
     match process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
         Err(error) if error.errno != libc::ESRCH => return Err(error),
         _ => {}

@@ -10,7 +10,8 @@ use ctr_isolation::{Context, root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,12 @@ pub struct Record {
     /// Directories that belong to it alone and go with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owned: Vec<PathBuf>,
+    /// It has a PID namespace of its own, whose processes all end with its first one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_pids: bool,
+    /// Its configuration has `poststart` or `poststop` hooks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub post_hooks: bool,
     /// A process of it was given `CAP_SYS_PTRACE`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub traced: bool,
@@ -209,14 +216,14 @@ impl Store {
         Ok(())
     }
 
-    /// The container `id`.
+    /// The entry of the container `id`, if there is one.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none.
+    /// When it is no name.
     pub fn open(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
-        let dir = self.dir_of(id);
-        if dir.is_dir() { Ok(Entry { dir }) } else { Err(Error::NotFound(id.into())) }
+        // Whether it is there, the reading of its record will tell.
+        Ok(Entry { dir: self.dir_of(id) })
     }
 
     /// The names of all containers, sorted.
@@ -293,13 +300,17 @@ impl Entry {
     /// # Errors
     /// [`Error::NotFound`] when the container is gone; a record of a newer `ctr` is refused.
     pub fn record(&self) -> Result<Option<Record>> {
-        let text = match std::fs::read(self.path(file::STATE)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+        let text = match fs::read_small(&self.path(file::STATE)) {
+            Err(error) if error.errno == libc::ENOENT => {
                 return if self.dir.is_dir() { Ok(None) } else { Err(self.gone()) };
             }
-            other => other.doing(|| format!("read {}", self.path(file::STATE).display()))?,
+            // Not text: torn.
+            Err(error) if error.errno == 0 => return Ok(None),
+            other => other?,
         };
-        let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+        // Each line takes the place of those before it; the last one may be torn.
+        let parse = |line: &str| serde_json::from_str::<Record>(line).ok();
+        let Some(record) = text.lines().rev().find_map(parse) else { return Ok(None) };
         if record.version > RECORD_VERSION {
             return Err(Error::text(format!(
                 "{} was written by a newer ctr (record version {}, ours is {RECORD_VERSION}): use that one",
@@ -310,13 +321,23 @@ impl Entry {
         Ok(Some(record))
     }
 
+    /// Begins the record of a new container, which [`Recording::note`] goes on with.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn begin(&self) -> Result<Recording> {
+        let path = self.path(file::STATE);
+        let mut options = File::options();
+        let file = options.append(true).create_new(true).mode(0o600).open(&path);
+        Ok(Recording { file: file.doing(|| format!("make {}", path.display()))? })
+    }
+
     /// Writes the record in place of the old one, all or nothing.
     ///
     /// # Errors
     /// The kernel's.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(|error| Error::text(error.to_string()))?;
-        self.write_file(file::STATE, &text)
+        self.write_file(file::STATE, line(record)?.as_bytes())
     }
 
     /// Writes the file `name` in place of the old one, all or nothing.
@@ -324,9 +345,8 @@ impl Entry {
     /// # Errors
     /// The kernel's.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        use std::io::Write;
         let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
-        let mut options = std::fs::File::options();
+        let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
         let result = options.open(&new).and_then(|mut file| file.write_all(bytes));
         result.and_then(|()| std::fs::rename(&new, &path)).doing(|| format!("write {}", path.display()))?;
@@ -338,6 +358,13 @@ impl Entry {
     /// # Errors
     /// The kernel's; that it is gone already is no error.
     pub fn remove(&self) -> Result<()> {
+        // Most have no more than these.
+        for name in [file::STATE, file::CONFIG] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        if std::fs::remove_dir(&self.dir).is_ok() {
+            return Ok(());
+        }
         match std::fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).doing(|| format!("remove {}", self.dir.display())).map_err(Error::from)
@@ -345,6 +372,27 @@ impl Entry {
             _ => Ok(()),
         }
     }
+}
+
+/// The record of a container in the making. A line is added for each change: one call, and torn at worst at its end.
+#[derive(Debug)]
+pub struct Recording {
+    file: File,
+}
+
+impl Recording {
+    /// Notes the record as it is now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn note(&mut self, record: &Record) -> Result<()> {
+        Ok(self.file.write_all(line(record)?.as_bytes()).doing(|| "write the container's record")?)
+    }
+}
+
+fn line(record: &Record) -> Result<String> {
+    let text = serde_json::to_string(record).map_err(|error| Error::text(error.to_string()))?;
+    Ok(text + "\n")
 }
 
 /// When process `pid` started, in clock ticks since boot, and whether it is only a zombie; `None` when there is none
@@ -400,9 +448,30 @@ mod tests {
         assert_eq!(entry.record().unwrap(), None);
         std::fs::write(entry.path(file::STATE), "{\"version\":1,").unwrap();
         assert_eq!(entry.record().unwrap(), None);
+        std::fs::write(entry.path(file::STATE), b"{\"\xff\xfe").unwrap();
+        assert_eq!(entry.record().unwrap(), None);
         let record = Record { version: RECORD_VERSION + 1, ..Record::default() };
         entry.write(&record).unwrap();
         assert!(entry.record().unwrap_err().to_string().contains("newer"));
+    }
+
+    #[test]
+    fn the_last_whole_line_of_a_record_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Store::new(dir.path()).reserve("a").unwrap();
+        let mut recording = entry.begin().unwrap();
+        let mut record = Record { version: RECORD_VERSION, id: "a".into(), ..Record::default() };
+        recording.note(&record).unwrap();
+        record.pid = 7;
+        recording.note(&record).unwrap();
+        assert_eq!(entry.record().unwrap().unwrap().pid, 7);
+        let text = std::fs::read_to_string(entry.path(file::STATE)).unwrap();
+        for end in 1..text.len() {
+            std::fs::write(entry.path(file::STATE), &text[..end]).unwrap();
+            let first = text.find('\n').unwrap();
+            let pid = entry.record().unwrap().map(|record| record.pid);
+            assert_eq!(pid, (end >= first).then_some(if end >= text.len() - 1 { 7 } else { 0 }), "{end}");
+        }
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod tests;
 use std::{
     ffi::{OsStr, OsString},
     path::Path,
-    process::ExitCode,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
@@ -120,10 +119,10 @@ pub struct Exit {
 
 impl Exit {
     /// Prints the answer or the mistake; what is returned is the exit status.
-    pub fn print(self) -> ExitCode {
+    pub fn print(self) -> u8 {
         // Nobody is left to tell that standard error is closed.
         let _ = self.error.print();
-        ExitCode::from(self.status)
+        self.status
     }
 
     /// The exit status.

@@ -5,6 +5,7 @@ use crate::cli::oci::{Delete, Kill};
 use anyhow::{Context as _, Result, bail};
 use ctr_isolation::signal;
 use ctr_runtime::Error;
+use ctr_runtime::container::Container;
 
 /// Sends a signal to a container.
 ///
@@ -27,9 +28,7 @@ pub fn delete(context: &Context, flags: &Delete) -> Result<()> {
     if flags.regex {
         bail!("delete --regex is not supported yet: name the container");
     }
-    let result = ctr_runtime::container::Container::open(&context.store, &flags.id)
-        .and_then(|container| container.delete(flags.force));
-    match result {
+    match Container::delete(&context.store, &flags.id, flags.force) {
         // With --force what is to be gone is gone.
         Err(Error::NotFound(_)) if flags.force => Ok(()),
         other => Ok(other?),

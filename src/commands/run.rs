@@ -23,7 +23,7 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let Some(foreground) = foreground else { return Ok(0) };
     let ended = foreground.wait(&started, Input::Forward);
     if !flags.keep {
-        Container::open(&context.store, id)?.delete(true)?;
+        Container::delete(&context.store, id, true)?;
     }
     Ok(ended?.status() as u8)
 }

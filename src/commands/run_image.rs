@@ -35,7 +35,7 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let input = if flags.image.interactive { Input::Forward } else { Input::Leave };
     let ended = foreground.wait(&started, input);
     if flags.image.rm {
-        Container::open(&context.store, &name)?.delete(true)?;
+        Container::delete(&context.store, &name, true)?;
     }
     Ok(ended?.status() as u8)
 }

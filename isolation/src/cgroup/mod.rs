@@ -9,7 +9,7 @@ use crate::sys::process;
 use crate::{Context, Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ impl Hierarchy {
     pub fn find() -> Option<Self> {
         [("/sys/fs/cgroup", true), ("/sys/fs/cgroup/unified", false)].into_iter().find_map(
             |(mount, unified)| {
-                let dir = fs::open(Path::new(mount), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-                let found = fs::filesystem(dir.as_fd()).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC);
+                let found =
+                    fs::filesystem_at(Path::new(mount)).is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC);
                 found.then(|| Hierarchy { mount: mount.into(), unified })
             },
         )
@@ -214,6 +214,14 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes it if nothing is in it, neither processes nor cgroups; true when it is gone.
+    pub fn remove_empty(&self) -> bool {
+        match std::fs::remove_dir(&self.dir) {
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(()) => true,
+        }
+    }
+
     /// Removes it and the cgroups below, whose processes must have ended; waits for the last to go, `timeout` at most.
     ///
     /// # Errors
@@ -257,19 +265,25 @@ impl Cgroup {
     /// # Errors
     /// `EPERM` without privilege in the initial user namespace.
     pub fn set_device_filter(&self, program: &[u64], replace: bool) -> Result<()> {
-        let dir = self.open()?;
+        Self::filter_devices(self.open()?.as_fd(), program, replace)
+    }
+
+    /// The same with the cgroup's directory at hand.
+    ///
+    /// # Errors
+    /// As [`Cgroup::set_device_filter`].
+    pub fn filter_devices(dir: BorrowedFd<'_>, program: &[u64], replace: bool) -> Result<()> {
         let filter = bpf::load_device_filter(program)?;
-        let old = if replace { bpf::device_filters(dir.as_fd())? } else { Vec::new() };
-        bpf::attach_device_filter(dir.as_fd(), filter.as_fd())?;
-        old.iter().try_for_each(|old| bpf::detach_device_filter(dir.as_fd(), old.as_fd()))
+        let old = if replace { bpf::device_filters(dir)? } else { Vec::new() };
+        bpf::attach_device_filter(dir, filter.as_fd())?;
+        old.iter().try_for_each(|old| bpf::detach_device_filter(dir, old.as_fd()))
     }
 }
 
 /// Enables in the cgroup `dir`, for its children, every controller it has. What cannot be enabled is left: a limit
 /// that then lacks its file is an error of its own.
 fn enable_controllers(dir: &Path) -> Result<()> {
-    let read =
-        |file| std::fs::read_to_string(dir.join(file)).doing(|| format!("read {}", dir.join(file).display()));
+    let read = |file| fs::read_small(&dir.join(file));
     let available = read("cgroup.controllers")?;
     if available.trim().is_empty() {
         return Ok(());

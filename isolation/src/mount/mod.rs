@@ -105,9 +105,17 @@ impl Mount {
                 check_target(root, proc, target.as_fd(), None)?;
                 let late = kind == "tmpfs" && self.set & attr::RDONLY != 0;
                 let now = if late { self.set & !attr::RDONLY } else { self.set };
-                let Some(tree) = new_file_system(kind, source, data, *flags, now, target.as_fd())? else {
+                let file_system =
+                    FileSystem { kind, source, flags: *flags, data: with_mode(kind, data, target.as_fd())? };
+                // What only the descriptor of a mount can be asked for.
+                let more = late
+                    || *copy_up
+                    || self.set_recursive | self.clear_recursive != 0
+                    || !self.propagation.is_empty();
+                if !more && file_system.mount(now, target.as_fd())? {
                     return Ok(None);
-                };
+                }
+                let tree = file_system.detached(now)?;
                 if *copy_up {
                     copy_up::copy(target.as_fd(), tree.as_fd()).doing(|| "copy what the target held")?;
                 }
@@ -190,20 +198,21 @@ fn bind_target(root: &Root, path: &Path, source: BorrowedFd<'_>) -> Result<Owned
 /// The target of a new file system. `proc` and `sysfs` only go onto real directories: what an image's link would
 /// have us mount elsewhere cannot be trusted as `/proc` later (CVE-2019-19921, CVE-2023-27561).
 fn new_target(root: &Root, kind: &str, path: &Path) -> Result<OwnedFd> {
-    let target =
-        root.ensure_dir(path).doing(|| format!("make the target {path:?} in the root file system"))?;
-    if matches!(kind, "proc" | "sysfs") {
-        let (parent, name) = match path.file_name() {
-            Some(_) => root.parent(path)?,
-            None => return Ok(target),
-        };
-        if fs::statat(parent.as_fd(), Path::new(&name))?.kind() == libc::S_IFLNK {
-            return Err(Error::new(format!(
-                "{kind} must be mounted on an ordinary directory and {path:?} is a link"
-            )));
-        }
+    let make = || root.ensure_dir(path).doing(|| format!("make the target {path:?} in the root file system"));
+    if !matches!(kind, "proc" | "sysfs") {
+        return make();
     }
-    Ok(target)
+    let open = || root.open_with(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW);
+    let target = match open() {
+        Err(error) if error.errno == libc::ENOENT => make().and_then(|_| open()),
+        other => other,
+    };
+    match target {
+        Err(error) if matches!(error.errno, libc::ENOTDIR | libc::ELOOP) => Err(Error::new(format!(
+            "{kind} must be mounted on an ordinary directory and {path:?} is none (a link?)"
+        ))),
+        other => other,
+    }
 }
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -245,45 +254,64 @@ fn check_target(
     Err(Error::new(format!("{path:?} is inside /proc and cannot be mounted over")))
 }
 
+/// A tmpfs takes on the permissions of the directory it covers, unless told otherwise: so does runc.
+fn with_mode(kind: &str, data: &[String], target: BorrowedFd<'_>) -> Result<Vec<String>> {
+    let mut data = data.to_vec();
+    if kind == "tmpfs" && !data.iter().any(|option| option.starts_with("mode=")) {
+        data.push(format!("mode={:o}", fs::fstat(target)?.mode & 0o7777));
+    }
+    Ok(data)
+}
+
 /// The longest value fsconfig(2) takes.
 const VALUE_MAX: usize = 255;
 
-/// Makes a file system, detached. `None` when the only way was the old call, which attaches at once.
-fn new_file_system(
-    kind: &str,
-    source: &str,
-    data: &[String],
+/// A file system to be mounted.
+struct FileSystem<'a> {
+    kind: &'a str,
+    source: &'a str,
     flags: u64,
-    attributes: u64,
-    target: BorrowedFd<'_>,
-) -> Result<Option<OwnedFd>> {
-    let long = data.iter().any(|option| option.len() > VALUE_MAX);
-    if long {
-        let flags = flags | call_flags(attributes);
-        call::mount(source, &fs::fd_path(target), kind, flags, &data.join(","))?;
-        return Ok(None);
+    data: Vec<String>,
+}
+
+impl FileSystem<'_> {
+    /// Whether only mount(2) takes its options.
+    fn is_long(&self) -> bool {
+        self.data.iter().any(|option| option.len() > VALUE_MAX)
     }
-    let context = FsContext::open(kind)?;
-    if !source.is_empty() {
-        context.set("source", source)?;
+
+    /// Mounts it with one call; false when it could not be, and the other way, if there is one, tells why.
+    fn mount(&self, attributes: u64, target: BorrowedFd<'_>) -> Result<bool> {
+        let flags = self.flags | call_flags(attributes);
+        let result = call::mount(self.source, &fs::fd_path(target), self.kind, flags, &self.data.join(","));
+        if self.is_long() { result.map(|()| true) } else { Ok(result.is_ok()) }
     }
-    for (flag, name) in SUPER_FLAGS {
-        if flags & flag != 0 {
-            context.flag(name)?;
+
+    /// Makes it with a mount that is not attached: in many calls, whose errors have the file system's own words.
+    fn detached(&self, attributes: u64) -> Result<OwnedFd> {
+        if self.is_long() {
+            return Err(Error::new(format!(
+                "an option of more than {VALUE_MAX} bytes cannot go with tmpcopyup, propagation, recursive attributes \
+                 or a read-only tmpfs"
+            )));
         }
-    }
-    // A tmpfs takes on the permissions of the directory it covers, unless told otherwise: so does runc.
-    if kind == "tmpfs" && !data.iter().any(|option| option.starts_with("mode=")) {
-        let mode = fs::fstat(target)?.mode & 0o7777;
-        context.set("mode", &format!("{mode:o}"))?;
-    }
-    for option in data {
-        match option.split_once('=') {
-            Some((key, value)) => context.set(key, value)?,
-            None => context.flag(option)?,
+        let context = FsContext::open(self.kind)?;
+        if !self.source.is_empty() {
+            context.set("source", self.source)?;
         }
+        for (flag, name) in SUPER_FLAGS {
+            if self.flags & flag != 0 {
+                context.flag(name)?;
+            }
+        }
+        for option in &self.data {
+            match option.split_once('=') {
+                Some((key, value)) => context.set(key, value)?,
+                None => context.flag(option)?,
+            }
+        }
+        context.mount(attributes)
     }
-    context.mount(attributes).map(Some)
 }
 
 /// Flags of a super block and what fsconfig(2) calls them.

@@ -187,12 +187,23 @@ impl Stat {
 /// # Errors
 /// The kernel's.
 pub fn statat(dir: BorrowedFd<'_>, name: &Path) -> Result<Stat> {
+    stat_with(dir.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH)
+}
+
+/// What `path` leads to.
+///
+/// # Errors
+/// The kernel's.
+pub fn stat(path: &Path) -> Result<Stat> {
+    stat_with(libc::AT_FDCWD, path, 0)
+}
+
+fn stat_with(dir: RawFd, name: &Path, flags: i32) -> Result<Stat> {
     let c_name = cpath(name)?;
     // SAFETY: all-zero is a valid stat.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     // SAFETY: name and buffer outlive the call.
-    let ret = unsafe { libc::fstatat(dir.as_raw_fd(), c_name.as_ptr(), &raw mut stat, flags) };
+    let ret = unsafe { libc::fstatat(dir, c_name.as_ptr(), &raw mut stat, flags) };
     check(ret, || format!("fstatat({name:?})"))?;
     Ok(Stat {
         id: (stat.st_dev, stat.st_ino),
@@ -218,6 +229,19 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
 /// The kernel's.
 pub fn filesystem(fd: BorrowedFd<'_>) -> Result<i64> {
     statfs(fd).map(|stat| stat.f_type)
+}
+
+/// The same of the file system that `path` is on (statfs(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn filesystem_at(path: &Path) -> Result<i64> {
+    let name = cpath(path)?;
+    // SAFETY: all-zero is a valid statfs.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: name and buffer outlive the call.
+    check(unsafe { libc::statfs(name.as_ptr(), &raw mut stat) }, || format!("statfs({path:?})"))?;
+    Ok(stat.f_type)
 }
 
 /// The mount flags (`ST_*` of statvfs(3)) of the mount that `fd` is on.
@@ -350,11 +374,11 @@ pub fn lock(fd: BorrowedFd<'_>, wait: bool) -> Result<()> {
     check(unsafe { libc::flock(fd.as_raw_fd(), operation) }, || "flock()").map(drop)
 }
 
-/// Reads a small file of the kernel's, such as those of `/proc` and of cgroups, whole: in one call where it is below
-/// 4 KiB, which std's way takes six for.
+/// Reads a small file of the kernel's, such as those of `/proc` and of cgroups, or of our own: in one call where it is
+/// below 4 KiB, which std's way takes six for.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's; that it is not text.
 pub fn read_small(path: &Path) -> Result<String> {
     let mut file = File::from(open(path, libc::O_RDONLY)?);
     let mut bytes = vec![0; 4096];

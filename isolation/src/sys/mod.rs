@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod entry;
 pub mod fs;
 pub mod hop;
 pub mod mount;

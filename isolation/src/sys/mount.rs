@@ -2,6 +2,7 @@
 
 use super::{check, cpath, cstring};
 use crate::{Error, Result};
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -119,6 +120,18 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 /// `EPERM` when a flag is locked by a more privileged user namespace, `EINVAL` when the file system cannot be
 /// idmapped or `mount` is not the root of a mount.
 pub fn set_attributes(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<()> {
+    setattr(mount.as_raw_fd(), c"", change)
+}
+
+/// The same of the mount at our root.
+///
+/// # Errors
+/// As [`set_attributes`].
+pub fn set_root_attributes(change: Change<'_>) -> Result<()> {
+    setattr(libc::AT_FDCWD, c"/", change)
+}
+
+fn setattr(dir: RawFd, path: &CStr, change: Change<'_>) -> Result<()> {
     let raw = MountAttr {
         set: change.set,
         clear: change.clear,
@@ -126,12 +139,12 @@ pub fn set_attributes(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<()> {
         userns_fd: change.idmap.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     let flags = libc::AT_EMPTY_PATH | if change.recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: the name is an empty C string and `raw` is struct mount_attr in its first size.
+    // SAFETY: the path outlives the call and `raw` is struct mount_attr in its first size.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
+            dir,
+            path.as_ptr(),
             flags,
             &raw const raw,
             size_of::<MountAttr>(),
@@ -251,6 +264,15 @@ pub fn mount(source: &str, target: &Path, kind: &str, flags: u64, data: &str) ->
         )
     };
     check(ret, || format!("mount({source:?}, {target:?}, {kind:?}, {flags:#x}, {data:?})")).map(drop)
+}
+
+/// Mounts what `source` is also on top of `target` (mount(2) `MS_BIND`), without the mounts below it.
+///
+/// # Errors
+/// As [`mount`].
+pub fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let source = super::fs::fd_path(source);
+    mount(&source.to_string_lossy(), &super::fs::fd_path(target), "", libc::MS_BIND, "")
 }
 
 /// Detaches the mount at `target` and all below, at once for us, later for those still inside (umount2(2)).

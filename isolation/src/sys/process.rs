@@ -479,15 +479,10 @@ pub fn keep_across_exec(fd: RawFd) -> Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, || format!("fcntl({fd}, F_SETFD)")).map(drop)
 }
 
-/// Descriptor number `fd`, for as long as nobody closes it: the standard streams, which nobody does.
-///
-/// # Errors
-/// `EBADF` when it is not open.
-pub fn borrow(fd: RawFd) -> Result<BorrowedFd<'static>> {
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }, || format!("fcntl({fd}, F_GETFD)"))?;
-    // SAFETY: it is open now, and the callers only ask for 0, 1 and 2, which this program never closes.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+/// Our standard input, output and error, which this program never closes.
+pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: descriptors that nobody closes; were one not open, calls on it would say so.
+    [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 /// Takes over descriptor number `fd`, which was handed to this program and which nothing in it owns.

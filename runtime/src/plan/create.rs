@@ -79,7 +79,13 @@ fn build(
             None
         }
     });
+    let net_devices = net_devices(&linux);
     let init = Init {
+        at_once: ids.is_none()
+            && prepare.is_empty()
+            && net_devices.is_empty()
+            && linux.intel_rdt().is_none()
+            && cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_none()),
         own_user_namespace: user_namespace,
         keyring: (!request.no_new_keyring)
             .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
@@ -117,7 +123,7 @@ fn build(
         oom_score_adj: proc.oom_score_adj(),
         affinity,
         prepare,
-        net_devices: net_devices(&linux),
+        net_devices,
         // Who is in a PID namespace that is joined, and with which capabilities, is not known.
         traced: joined & ns::PID != 0 && !user_namespace,
         rdt: linux.intel_rdt().as_ref().map(|rdt| self::rdt(rdt, &request.id, check)),

@@ -161,6 +161,9 @@ pub struct Rdt {
 /// What the first process does, in the order of the fields, before it becomes the program.
 #[derive(Debug, Clone)]
 pub struct Init {
+    /// Begin at once: nothing it needs is made by the parent meanwhile. It still does not say that it is ready, nor
+    /// run hooks, before it is let go.
+    pub at_once: bool,
     /// It is root in a user namespace of its own.
     pub own_user_namespace: bool,
     /// The name of its session keyring.

@@ -46,6 +46,7 @@ pub fn identity(
         umask: user.umask(),
         capabilities: Some(wanted.limited_to(held)),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        last_capability: facts.last_capability,
     }
 }
 
