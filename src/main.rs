@@ -1,13 +1,8 @@
 //! The program.
 
-#![cfg_attr(not(test), no_main)]
-#![cfg_attr(test, allow(dead_code))]
+#![no_main]
 
-#[cfg(not(test))]
 ctr_isolation::entry!(run);
-
-#[cfg(test)]
-fn main() {}
 
 /// Does what the arguments say; the status to end with.
 fn run() -> u8 {
