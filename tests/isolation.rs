@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -253,6 +254,30 @@ fn bind_mounts_read_only_and_not() {
     assert_eq!(fs::read_to_string(source.join("new")).unwrap(), "new\n");
     case.mount("bind", "/nowhere-at-all", "/x", &["bind"]);
     assert!(case.run().err().contains("/nowhere-at-all"));
+}
+
+/// crun.1: `copy-symlink`, `src-nofollow` and `dest-nofollow`; and, as in images whose /etc/resolv.conf leads to what
+/// only a running system has, the target of a link is made.
+#[test]
+fn links_as_sources_and_targets_of_mounts() {
+    let mut case = case!();
+    let (source, link) = (case.path("source"), case.path("link"));
+    fs::write(&source, "text").unwrap();
+    symlink("source", &link).unwrap();
+    let etc = case.rootfs().join("etc");
+    symlink("../run/resolve/stub.conf", etc.join("resolv.conf")).unwrap();
+    symlink("passwd", etc.join("covered")).unwrap();
+    case.mount("bind", &link, "/copied", &["bind", "copy-symlink"]);
+    case.mount("bind", &source, "/plain", &["bind", "copy-symlink"]);
+    case.mount("bind", &link, "/itself", &["bind", "src-nofollow"]);
+    case.mount("bind", &source, "/etc/resolv.conf", &["bind"]);
+    case.mount("bind", &source, "/etc/covered", &["bind", "dest-nofollow"]);
+    let script = "readlink /copied; cat /plain; echo; readlink /itself; cat /etc/resolv.conf; echo; \
+                  cat /run/resolve/stub.conf; echo; cat /etc/covered; echo; head -c 4 /etc/passwd";
+    assert_eq!(case.prints(script), "source\ntext\nsource\ntext\ntext\ntext\nroot");
+    fs::remove_file(case.rootfs().join("copied")).unwrap();
+    fs::write(case.rootfs().join("copied"), "else").unwrap();
+    assert!(case.run().err().contains("something else"));
 }
 
 /// `ro` is about the mount itself, `rro` about all below too (mount_setattr(2)).

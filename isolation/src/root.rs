@@ -2,7 +2,7 @@
 
 use crate::sys::fs::{self, Proc, resolve};
 use crate::{Context, Error, Result};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -50,21 +50,27 @@ impl Root {
         fs::openat2(self.dir(), path, flags, 0, RULES)
     }
 
-    /// The directory `path` inside the root, made with its parents (mode 0755) where it is missing.
+    /// The directory `path` inside the root, made with its parents (mode 0755) where it is missing. A link to nothing
+    /// is followed, and what it means is made, as runc does.
     ///
     /// # Errors
-    /// `ENOTDIR` when a part of it is something else, `ENOENT` when a part is a link to nothing.
+    /// `ENOTDIR` when a part of it is something else, `ELOOP` when links lead in a circle.
     pub fn ensure_dir(&self, path: &Path) -> Result<OwnedFd> {
-        match self.open_with(path, libc::O_PATH | libc::O_DIRECTORY) {
+        const FLAGS: i32 = libc::O_PATH | libc::O_DIRECTORY;
+        match self.open_with(path, FLAGS) {
             Err(error) if error.errno == libc::ENOENT => {}
             other => return other,
         }
-        let (parent, name) = self.parent(path)?;
-        match fs::mkdirat(parent.as_fd(), Path::new(&name), 0o755) {
-            Err(error) if error.errno != libc::EEXIST => return Err(error),
-            _ => {}
+        // Most often nothing but the last part is missing.
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+            && let Ok(parent) = self.open_with(parent, FLAGS)
+            && fs::mkdirat(parent.as_fd(), Path::new(name), 0o755).is_ok()
+        {
+            return entry(parent.as_fd(), name, FLAGS);
         }
-        entry(parent.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY)
+        let Some((parent, name)) = self.locate(path)? else { return self.open_with(Path::new("/"), FLAGS) };
+        make_dir(parent.as_fd(), &name)?;
+        entry(parent.as_fd(), &name, FLAGS)
     }
 
     /// The file `path` inside the root, made empty with its parents where it is missing.
@@ -76,19 +82,60 @@ impl Root {
             Err(error) if error.errno == libc::ENOENT => {}
             other => return other,
         }
-        let (parent, name) = self.parent(path)?;
-        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
-        match fs::openat2(
-            parent.as_fd(),
-            Path::new(&name),
-            flags,
-            0o644,
-            resolve::BENEATH | resolve::NO_SYMLINKS,
-        ) {
-            Err(error) if error.errno != libc::EEXIST => return Err(error),
-            _ => {}
+        match self.locate(path)? {
+            Some((parent, name)) => make_file(parent.as_fd(), &name),
+            None => self.resolve(Path::new("/")),
         }
-        entry(parent.as_fd(), &name, libc::O_PATH)
+    }
+
+    /// What is at `path` itself, a link included: a file is made where there is nothing.
+    ///
+    /// # Errors
+    /// As [`Root::ensure_dir`].
+    pub fn ensure_entry(&self, path: &Path) -> Result<OwnedFd> {
+        let (parent, name) = self.parent(path)?;
+        make_file(parent.as_fd(), &name)
+    }
+
+    /// Goes `path` part by part, through links that lead to nothing yet, and makes the directories on the way: the
+    /// directory that holds, or is to hold, the last part, and its name; `None` for the root itself.
+    fn locate(&self, path: &Path) -> Result<Option<(OwnedFd, OsString)>> {
+        let mut left: Vec<OsString> = parts(path);
+        let (mut done, mut links) = (PathBuf::from("/"), 0);
+        let parent_of = |done: &Path| {
+            let parent = done.parent().unwrap_or(Path::new("/"));
+            self.open_with(parent, libc::O_PATH | libc::O_DIRECTORY)
+        };
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            done.push(&part);
+            match self.open_with(&done, libc::O_PATH | libc::O_NOFOLLOW) {
+                Err(error) if error.errno == libc::ENOENT && left.is_empty() => {}
+                Err(error) if error.errno == libc::ENOENT => make_dir(parent_of(&done)?.as_fd(), &part)?,
+                Err(error) => return Err(error),
+                Ok(found) if fs::fstat(found.as_fd())?.kind() == libc::S_IFLNK => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(Error::call(format!("follow the links of {path:?}"), libc::ELOOP));
+                    }
+                    let target = fs::readlinkat(found.as_fd(), Path::new(""))?;
+                    done = if target.is_absolute() {
+                        "/".into()
+                    } else {
+                        done.parent().map_or("/".into(), Path::to_owned)
+                    };
+                    left.extend(parts(&target));
+                }
+                Ok(_) => {}
+            }
+        }
+        match done.file_name() {
+            Some(name) => Ok(Some((parent_of(&done)?, name.to_owned()))),
+            None => Ok(None),
+        }
     }
 
     /// The directory that holds `path`, made where it is missing, and the last part of the path.
@@ -118,8 +165,38 @@ impl Root {
     }
 }
 
-/// Opens `name`, which must be no link, in `dir`.
-fn entry(dir: BorrowedFd<'_>, name: &OsString, flags: i32) -> Result<OwnedFd> {
+/// As many links as the kernel follows in one path (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// The parts of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(named).collect()
+}
+
+fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match fs::mkdirat(dir, Path::new(name), 0o755) {
+        Err(error) if error.errno != libc::EEXIST => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The file `name` of `dir`, made empty if there is nothing; a link is taken as it is.
+fn make_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+    match fs::openat2(dir, Path::new(name), flags, 0o644, resolve::BENEATH | resolve::NO_SYMLINKS) {
+        Err(error) if error.errno != libc::EEXIST => return Err(error),
+        _ => {}
+    }
+    entry(dir, name, libc::O_PATH)
+}
+
+/// Opens `name` in `dir`; a link is not followed, and with `O_PATH` alone opened itself.
+fn entry(dir: BorrowedFd<'_>, name: &OsStr, flags: i32) -> Result<OwnedFd> {
     fs::openat2(dir, Path::new(name), flags | libc::O_NOFOLLOW, 0, resolve::BENEATH | resolve::NO_SYMLINKS)
 }
 
@@ -161,11 +238,34 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), inside.path().join("absolute")).unwrap();
         std::os::unix::fs::symlink("../../../../../../..", inside.path().join("relative")).unwrap();
         let root = Root::open(inside.path()).unwrap();
-        assert!(root.ensure_dir(Path::new("/absolute/x")).is_err());
+        root.ensure_dir(Path::new("/absolute/x")).unwrap();
+        assert!(inside.path().join(outside.path().strip_prefix("/").unwrap()).join("x").is_dir());
         root.ensure_dir(Path::new("/relative/made")).unwrap();
         assert!(inside.path().join("made").is_dir());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         root.ensure_file(Path::new("/relative/../file")).unwrap();
         assert!(inside.path().join("file").is_file());
+    }
+
+    /// As in images whose /etc/resolv.conf leads to what only a running system has.
+    #[test]
+    fn what_a_link_to_nothing_means_is_made() {
+        let inside = tempfile::tempdir().unwrap();
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, inside.path().join(name)).unwrap();
+        };
+        std::fs::create_dir(inside.path().join("etc")).unwrap();
+        link("../run/resolve/stub.conf", "etc/resolv.conf");
+        link("/srv/../data", "mnt");
+        link("loop", "loop");
+        let root = Root::open(inside.path()).unwrap();
+        root.ensure_file(Path::new("/etc/resolv.conf")).unwrap();
+        assert!(inside.path().join("run/resolve/stub.conf").is_file());
+        root.ensure_dir(Path::new("/mnt/deep/er")).unwrap();
+        assert!(inside.path().join("data/deep/er").is_dir());
+        assert_eq!(root.ensure_dir(Path::new("/loop/x")).unwrap_err().errno, libc::ELOOP);
+        link("nothing", "dangling");
+        let entry = root.ensure_entry(Path::new("/dangling")).unwrap();
+        assert_eq!(fs::fstat(entry.as_fd()).unwrap().kind(), libc::S_IFLNK);
     }
 }

@@ -5,6 +5,7 @@ use crate::init::{self, Handles};
 use crate::plan::create::needs_helper;
 use crate::plan::{IdMaps, Idmap, Launch, Plan, Prepare, ns};
 use crate::protocol::Channel;
+use ctr_isolation::mount;
 use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::mount::{self as call, Change, attr};
 use ctr_isolation::sys::process::{self, Cloned, Ended};
@@ -242,7 +243,7 @@ pub fn prepare_mounts(pid: i32, list: &[Prepare]) -> Result<Vec<OwnedFd>> {
 }
 
 fn prepare(pid: i32, wanted: &Prepare) -> Result<OwnedFd> {
-    let tree = call::open_tree(None, &wanted.source, wanted.recursive)?;
+    let tree = mount::open_source(&wanted.source, wanted.recursive, wanted.links)?;
     // What is mounted on the host later may come in; nothing goes back.
     let change = Change { propagation: libc::MS_SLAVE, recursive: true, ..Change::default() };
     call::set_attributes(tree.as_fd(), change)?;

@@ -3,6 +3,7 @@
 pub mod copy_up;
 pub mod options;
 
+use self::options::Links;
 use crate::root::Root;
 use crate::sys::fs::{self, Proc};
 use crate::sys::mount::{self as call, Change, FsContext, attr};
@@ -40,8 +41,8 @@ pub enum What {
         recursive: bool,
         /// The index of the detached mount that the parent has prepared, when only it may open the source.
         prepared: Option<usize>,
-        /// Fail rather than follow when the last part of the source is a link.
-        no_follow: bool,
+        /// What becomes of a source or target that is a symbolic link.
+        links: Links,
     },
     /// A new file system.
     New {
@@ -82,18 +83,22 @@ impl Mount {
 
     fn make_inner(&self, root: &Root, proc: &Proc, prepared: &[OwnedFd]) -> Result<Option<Later>> {
         match &self.what {
-            What::Bind { source, recursive, prepared: index, no_follow } => {
+            What::Bind { source, recursive, prepared: index, links } => {
                 let own;
                 let tree = match index {
                     Some(index) => {
                         prepared.get(*index).ok_or_else(|| Error::new("the parent has not sent it"))?
                     }
                     None => {
-                        own = open_source(source, *recursive, *no_follow)?;
+                        own = open_source(source, *recursive, *links)?;
                         &own
                     }
                 };
-                let target = bind_target(root, &self.target, tree.as_fd())?;
+                if links.copy && fs::fstat(tree.as_fd())?.kind() == libc::S_IFLNK {
+                    copy_link(root, &self.target, tree.as_fd())?;
+                    return Ok(None);
+                }
+                let target = bind_target(root, &self.target, tree.as_fd(), *links)?;
                 check_target(root, proc, target.as_fd(), Some(tree.as_fd()))?;
                 self.set_attributes(tree.as_fd(), self.set)?;
                 call::attach(tree.as_fd(), target.as_fd())?;
@@ -181,8 +186,12 @@ fn call_flags(attributes: u64) -> u64 {
         }
 }
 
-fn open_source(source: &Path, recursive: bool, no_follow: bool) -> Result<OwnedFd> {
-    if no_follow {
+/// A detached mount of `source`, a file or directory of the host: of a link itself where `links` say so.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_source(source: &Path, recursive: bool, links: Links) -> Result<OwnedFd> {
+    if links.copy || links.source_no_follow {
         let file = fs::open(source, libc::O_PATH | libc::O_NOFOLLOW)?;
         return call::open_tree(Some(file.as_fd()), Path::new(""), recursive);
     }
@@ -190,9 +199,26 @@ fn open_source(source: &Path, recursive: bool, no_follow: bool) -> Result<OwnedF
 }
 
 /// The target of a bind: what is there, else a directory for a directory and an empty file for anything else.
-fn bind_target(root: &Root, path: &Path, source: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let made = if fs::fstat(source)?.is_dir() { root.ensure_dir(path) } else { root.ensure_file(path) };
+fn bind_target(root: &Root, path: &Path, source: BorrowedFd<'_>, links: Links) -> Result<OwnedFd> {
+    let made = match fs::fstat(source)?.is_dir() {
+        true => root.ensure_dir(path),
+        false if links.target_no_follow => root.ensure_entry(path),
+        false => root.ensure_file(path),
+    };
     made.doing(|| format!("make the target {path:?} in the root file system"))
+}
+
+/// Makes at `path` the same link as `source` is.
+fn copy_link(root: &Root, path: &Path, source: BorrowedFd<'_>) -> Result<()> {
+    let target = fs::readlinkat(source, Path::new(""))?;
+    let (dir, name) = root.parent(path)?;
+    match fs::symlinkat(&target, dir.as_fd(), Path::new(&name)) {
+        Err(error) if error.errno == libc::EEXIST => match fs::readlinkat(dir.as_fd(), Path::new(&name)) {
+            Ok(there) if there == target => Ok(()),
+            _ => Err(error.under(format!("{path:?} is not that link but something else"))),
+        },
+        other => other,
+    }
 }
 
 /// The target of a new file system. `proc` and `sysfs` only go onto real directories: what an image's link would

@@ -13,6 +13,7 @@ pub mod validate;
 
 use ctr_isolation::console::Console;
 use ctr_isolation::identity::Identity;
+use ctr_isolation::mount::options::Links;
 use ctr_isolation::rootfs::Rootfs;
 use ctr_isolation::schedule::{Rlimit, Schedule};
 use ctr_isolation::seccomp::Filter;
@@ -124,6 +125,8 @@ pub struct Prepare {
     pub source: PathBuf,
     /// With the mounts below it.
     pub recursive: bool,
+    /// What becomes of a link.
+    pub links: Links,
     /// Owners shifted.
     pub idmap: Option<Idmap>,
 }

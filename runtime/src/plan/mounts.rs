@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::plan::validate::{self, Check};
 use crate::plan::{IdMaps, Idmap, Prepare, Request};
 use ctr_isolation::device::{self, Device};
-use ctr_isolation::mount::options::{self, Bind, Options};
+use ctr_isolation::mount::options::{self, Bind, Links, Options};
 use ctr_isolation::mount::{Mount, What};
 use ctr_isolation::root::clean;
 use ctr_isolation::rootfs::{RootChange, Rootfs};
@@ -40,7 +40,7 @@ pub fn rootfs(
     let linux = spec.linux().clone().unwrap_or_default();
     let mut prepare = Vec::new();
     let prepared = situation.prepare.then(|| {
-        prepare.push(Prepare { source: path.clone(), recursive: true, idmap: None });
+        prepare.push(Prepare { source: path.clone(), recursive: true, links: Links::default(), idmap: None });
         0
     });
     let mut mounts = Vec::new();
@@ -119,7 +119,6 @@ fn mount(
     let kind = mount.typ().clone().unwrap_or_default();
     let bind = options.bind.or((kind == "bind").then_some(Bind::One));
     let source = mount.source().clone().unwrap_or_default();
-    check.that(!options.links.copy, &format!("{pointer}/options"), || "copy-symlink is not supported".into());
     let idmap = idmap(mount, &options, pointer, linux, check);
     let what = if options.remount {
         What::Remount {
@@ -138,10 +137,10 @@ fn mount(
             ));
         }
         let prepared = (situation.prepare || idmap.is_some()).then(|| {
-            prepare.push(Prepare { source: source.clone(), recursive, idmap });
+            prepare.push(Prepare { source: source.clone(), recursive, links: options.links, idmap });
             prepare.len() - 1
         });
-        What::Bind { source, recursive, prepared, no_follow: options.links.source_no_follow }
+        What::Bind { source, recursive, prepared, links: options.links }
     } else {
         check.that(!kind.is_empty(), &format!("{pointer}/type"), || {
             "is missing, and it is no bind mount".into()
@@ -197,21 +196,21 @@ fn idmap(
     });
     let recursive = options.idmap.as_ref().is_some_and(|idmap| idmap.recursive);
     if let Some(idmap) = &options.idmap {
-        let relative = idmap.users.iter().chain(&idmap.groups).any(|range| range.relative);
-        check.that(!relative, &format!("{pointer}/options"), || {
-            "relative idmap ranges (@) are not supported".into()
-        });
-        let range = |range: &options::Range| {
-            LinuxIdMappingBuilder::default()
-                .container_id(range.file)
-                .host_id(range.host)
-                .size(range.count)
-                .build()
-                .unwrap_or_default()
-        };
         if !idmap.users.is_empty() || !idmap.groups.is_empty() {
-            maps.uids = idmap.users.iter().map(range).collect();
-            maps.gids = idmap.groups.iter().map(range).collect();
+            let mut ranges = |list: &[options::Range], namespace: &Option<Vec<LinuxIdMapping>>| {
+                let namespace = namespace.as_deref().unwrap_or_default();
+                let ranges = list.iter().flat_map(|range| match range.relative {
+                    true => relative_to(range, namespace),
+                    false => vec![Some((range.file, range.host, range.count))],
+                });
+                let ranges: Option<Vec<_>> = ranges.collect();
+                check.that(ranges.is_some(), &format!("{pointer}/options"), || {
+                    "an idmap range with @ has ids that the container's user namespace does not map".into()
+                });
+                ranges.unwrap_or_default().into_iter().map(id_mapping).collect()
+            };
+            maps.uids = ranges(&idmap.users, linux.uid_mappings());
+            maps.gids = ranges(&idmap.groups, linux.gid_mappings());
         }
     }
     if !maps.uids.is_empty() {
@@ -227,6 +226,28 @@ fn idmap(
         "idmap without mappings needs a new user namespace in /linux/namespaces".into()
     });
     Some(Idmap::Container { recursive })
+}
+
+fn id_mapping((inside, outside, size): (u32, u32, u32)) -> LinuxIdMapping {
+    let builder = LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size);
+    builder.build().unwrap_or_default()
+}
+
+/// A range whose second ids are those of the container's user namespace, as ranges of ids outside: one for each
+/// mapping that has a part of it, and `None` for ids that no mapping has.
+fn relative_to(range: &options::Range, namespace: &[LinuxIdMapping]) -> Vec<Option<(u32, u32, u32)>> {
+    let (mut file, mut id, mut left) = (range.file, range.host, range.count);
+    let mut ranges = Vec::new();
+    while left > 0 {
+        let has =
+            |map: &&LinuxIdMapping| id.checked_sub(map.container_id()).is_some_and(|at| at < map.size());
+        let Some(map) = namespace.iter().find(has) else { return vec![None] };
+        let at = id - map.container_id();
+        let count = left.min(map.size() - at);
+        ranges.push(Some((file, map.host_id().wrapping_add(at), count)));
+        (file, id, left) = (file.wrapping_add(count), id.wrapping_add(count), left - count);
+    }
+    ranges
 }
 
 fn devices(linux: &Linux, situation: Situation, check: &mut Check) -> Vec<Device> {
@@ -275,4 +296,23 @@ fn devices(linux: &Linux, situation: Situation, check: &mut Check) -> Vec<Device
         }
     }
     devices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// crun.1, `idmap`: with `@` the second id is one of the container's user namespace.
+    #[test]
+    fn relative_ranges_are_those_of_the_user_namespace() {
+        let namespace = [(0, 1000, 1), (1, 100_000, 10), (20, 200_000, 5)].map(id_mapping);
+        let check = |host, count, expected: &[Option<(u32, u32, u32)>]| {
+            let range = options::Range { file: 50, host, count, relative: true };
+            assert_eq!(relative_to(&range, &namespace), expected);
+        };
+        check(0, 1, &[Some((50, 1000, 1))]);
+        check(0, 5, &[Some((50, 1000, 1)), Some((51, 100_000, 4))]);
+        check(22, 3, &[Some((50, 200_002, 3))]);
+        check(5, 10, &[None]);
+    }
 }
