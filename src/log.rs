@@ -14,11 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
+    span::{Attributes, Id, Record},
 };
-use tracing_subscriber::{Layer, layer, layer::SubscriberExt, registry::LookupSpan};
 
 use crate::{
     cli::{
@@ -38,8 +38,7 @@ pub fn start(flags: &Global, level: LogLevel) -> Result<()> {
         None if level <= LogLevel::Warn => Sink::Person,
         None => Sink::Stderr(flags.log_format),
     };
-    let lines = filter(level).and_then(Lines(sink));
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines))
+    tracing::subscriber::set_global_default(Lines { sink, level: filter(level) })
         .context("begin to log: something in this process already does")
 }
 
@@ -85,17 +84,41 @@ enum Sink {
     Person,
 }
 
-/// Writes each event as one line, in one write.
+/// Writes each event as one line, in one write. There are no spans: a verb is one line of events, and a registry of
+/// spans would take longer to set up than a short verb takes.
 #[derive(Debug)]
-struct Lines(Sink);
+struct Lines {
+    sink: Sink,
+    level: LevelFilter,
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
-    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = *event.metadata().level();
         // A full disk must not end a container.
-        let _ = match &self.0 {
+        let _ = match &self.sink {
             Sink::File(file, format) => match file.lock() {
                 Ok(mut file) => file.write_all(line(*format, level, &fields, SystemTime::now()).as_bytes()),
                 Err(_) => Ok(()),
@@ -213,8 +236,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let named = PathBuf::from(format!("file:{}", path.display()));
-        let lines = Lines(Sink::File(Mutex::new(open(&named).unwrap()), LogFormat::Json));
-        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter(LogLevel::Warn)));
+        let sink = Sink::File(Mutex::new(open(&named).unwrap()), LogFormat::Json);
+        let subscriber = Lines { sink, level: filter(LogLevel::Warn) };
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("not this");
             tracing::warn!(capability = "CAP_FOO", "unknown capability");

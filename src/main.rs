@@ -2,6 +2,9 @@
 
 #![no_main]
 
+#[global_allocator]
+static MEMORY: ctr_isolation::sys::arena::Arena = ctr_isolation::sys::arena::Arena::new();
+
 ctr_isolation::entry!(run);
 
 /// Does what the arguments say; the status to end with.

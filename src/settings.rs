@@ -151,14 +151,20 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 pub struct Environment {
     /// The effective user.
     pub uid: u32,
-    /// The variables.
+    /// The variables that settings come from.
     pub variables: BTreeMap<OsString, OsString>,
 }
+
+/// What the names of variables begin with that settings come from.
+const VARIABLES: [&[u8]; 4] = [b"CTR_", b"XDG_", b"HOME", b"USER"];
 
 impl Environment {
     /// That of this process.
     pub fn of_process() -> Self {
-        Environment { uid: nix::unistd::geteuid().as_raw(), variables: std::env::vars_os().collect() }
+        let concerns =
+            |name: &OsString| VARIABLES.iter().any(|start| name.as_encoded_bytes().starts_with(start));
+        let variables = std::env::vars_os().filter(|(name, _)| concerns(name)).collect();
+        Environment { uid: nix::unistd::geteuid().as_raw(), variables }
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {

@@ -491,8 +491,7 @@ fn create_in(
     record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
     let mut recording = entry.begin()?;
     recording.note(record)?;
-    write_new(&entry.path(file::CONFIG), &bundle.text)?;
-    let dir = match &cgroup {
+    let mut dir = match &cgroup {
         Some(cgroup) => make_cgroup(cgroup, plan, record)?,
         None => None,
     };
@@ -505,10 +504,16 @@ fn create_in(
     record.pid = launched.pid;
     record.start_time = state::start_time(launched.pid).map_or(0, |(time, _)| time);
     recording.note(record)?;
+    // All this while the child makes its mounts; before it is let go nothing in it is the container's.
+    write_new(&entry.path(file::CONFIG), &bundle.text)?;
     if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
         let cgroup = start_unit(wanted, unit, launched.pid, record, facts)?;
         recording.note(record)?;
-        limit(&cgroup, cgroup.open()?.as_fd(), wanted)?;
+        limit(&cgroup, wanted)?;
+        dir = Some(cgroup.open()?);
+    }
+    if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
+        filter_devices(dir.as_fd(), wanted)?;
     }
     let terminal = converse(entry, record, &launched, plan, options, facts)?;
     let Launched { pid, pidfd, .. } = launched;
@@ -561,7 +566,7 @@ pub fn bus(record: &Record) -> systemd::Bus {
     if record.user_unit { systemd::Bus::User } else { systemd::Bus::System }
 }
 
-/// Makes the cgroup with its limits and its device filter; `None` when it is optional and may not be made.
+/// Makes the cgroup with its limits; `None` when it is optional and may not be made.
 fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
     let Some(wanted) = &plan.cgroup else { return Ok(None) };
     match cgroup.create() {
@@ -572,9 +577,8 @@ fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Opti
         }
         other => other?,
     }
-    let dir = cgroup.open()?;
-    limit(cgroup, dir.as_fd(), wanted)?;
-    Ok(Some(dir))
+    limit(cgroup, wanted)?;
+    Ok(Some(cgroup.open()?))
 }
 
 /// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
@@ -590,14 +594,18 @@ fn refuse_used(cgroup: &Cgroup) -> Result<()> {
     }
 }
 
-fn limit(cgroup: &Cgroup, dir: BorrowedFd<'_>, wanted: &plan::Cgroup) -> Result<()> {
+fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {
     for (file, value) in &wanted.files {
         write_limit(cgroup, file, value)?;
     }
-    if let Some(program) = &wanted.device_filter {
-        Cgroup::filter_devices(dir, program, false).doing(|| "set the device filter")?;
-    }
     Ok(())
+}
+
+fn filter_devices(dir: BorrowedFd<'_>, wanted: &plan::Cgroup) -> Result<()> {
+    match &wanted.device_filter {
+        Some(program) => Ok(Cgroup::filter_devices(dir, program, false).doing(|| "set the device filter")?),
+        None => Ok(()),
+    }
 }
 
 fn write_limit(cgroup: &Cgroup, files: &str, values: &str) -> ctr_isolation::Result<()> {

@@ -3,6 +3,7 @@
 //! A failed call returns an [`Error`](crate::Error) that prints the call as it was made.
 #![allow(unsafe_code)]
 
+pub mod arena;
 pub mod bpf;
 pub mod entry;
 pub mod fs;

@@ -147,8 +147,9 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
 /// # Errors
 /// The kernel's; a message that was cut off is refused.
 pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0_u8; limit];
-    let mut io = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // Not filled: most messages are of one byte, and pages that nobody touches cost nothing.
+    let mut bytes: Vec<u8> = Vec::with_capacity(limit);
+    let mut io = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: limit };
     let payload = (MAX_FDS * size_of::<RawFd>()) as u32;
     // SAFETY: computes a size.
     let space = unsafe { libc::CMSG_SPACE(payload) } as usize;
@@ -171,7 +172,8 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Vec<Own
     if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
         return Err(Error::new("recvmsg(): the message was cut off"));
     }
-    bytes.truncate(length as usize);
+    // SAFETY: the kernel has written `length` bytes, at most `limit`.
+    unsafe { bytes.set_len(length as usize) };
     Ok((bytes, fds))
 }
 

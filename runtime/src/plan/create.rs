@@ -9,7 +9,7 @@ use crate::plan::{Cgroup, IdMaps, Init, Launch, Plan, Rdt, Request, Unit, ns, pr
 use ctr_isolation::cgroup::devices;
 use ctr_isolation::root::clean;
 use ctr_isolation::{personality, seccomp};
-use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder, Spec};
+use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -37,11 +37,12 @@ fn build(
     warnings: &mut Vec<String>,
 ) -> Option<Plan> {
     let spec = &bundle.spec;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let nothing_set = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&nothing_set);
     // Without a process a container can be created, only not started (runtime-spec config.md, "Process").
     let nothing = || ProcessBuilder::default().args(Vec::new()).env(Vec::new()).cwd("/").build().ok();
     let proc = &spec.process().clone().or_else(nothing)?;
-    let (new, join) = namespaces(&linux);
+    let (new, join) = namespaces(linux);
     let joined = join.iter().fold(0, |all, (kind, _)| all | kind);
     let user_namespace = (new | joined) & ns::USER != 0;
     let situation = Situation {
@@ -50,7 +51,7 @@ fn build(
         own_mount_namespace: (new | joined) & ns::MOUNT != 0,
     };
     let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, situation, check, warnings);
-    let ids = (new & ns::USER != 0).then(|| id_maps(&linux));
+    let ids = (new & ns::USER != 0).then(|| id_maps(linux));
     let groups_allowed =
         facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts));
     if !facts.is_root() && !user_namespace {
@@ -66,7 +67,7 @@ fn build(
     let (affinity, final_affinity) = process::affinity(proc, check);
     let hooks = spec.hooks().clone().unwrap_or_default();
     // Without a cgroup of its own yet, a new cgroup namespace would begin at ours.
-    let cgroup = cgroup(spec, &linux, request, facts, user_namespace, check, warnings);
+    let cgroup = cgroup(linux, request, facts, check, warnings);
     let late_cgroup = cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_some());
     let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
     let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };
@@ -79,7 +80,7 @@ fn build(
             None
         }
     });
-    let net_devices = net_devices(&linux);
+    let net_devices = net_devices(linux);
     let init = Init {
         at_once: ids.is_none()
             && prepare.is_empty()
@@ -90,7 +91,7 @@ fn build(
         keyring: (!request.no_new_keyring)
             .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
         unshare_cgroup,
-        time_offsets: (new & ns::TIME != 0).then(|| time_offsets(&linux, check)),
+        time_offsets: (new & ns::TIME != 0).then(|| time_offsets(linux, check)),
         loopback: new & ns::NETWORK != 0,
         schedule: process::schedule(proc, linux.memory_policy().as_ref(), check),
         rootfs: Some(rootfs),
@@ -100,7 +101,7 @@ fn build(
         console,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
-        sysctl: sysctl(&linux),
+        sysctl: sysctl(linux),
         personality: linux.personality().as_ref().map(|persona| {
             let flags = persona.flags().as_ref().is_some_and(|flags| !flags.is_empty());
             check.that(!flags, "/linux/personality/flags", || "no flags are supported".into());
@@ -111,7 +112,7 @@ fn build(
         affinity: final_affinity,
         identity: process::identity(proc, facts, groups_allowed, user_namespace, check, warnings),
         filter,
-        listener_metadata: listener_metadata(&linux),
+        listener_metadata: listener_metadata(linux),
         start_container: hooks.start_container().clone().unwrap_or_default(),
         program: process::program(proc, request),
     };
@@ -246,11 +247,9 @@ fn rdt(rdt: &LinuxIntelRdt, id: &str, check: &mut Check) -> Rdt {
 }
 
 fn cgroup(
-    spec: &Spec,
     linux: &Linux,
     request: &Request,
     facts: &Facts,
-    user_namespace: bool,
     check: &mut Check,
     warnings: &mut Vec<String>,
 ) -> Option<Cgroup> {
@@ -279,7 +278,6 @@ fn cgroup(
     let given = linux.cgroups_path().clone().unwrap_or_default();
     let unit = request.systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
     let optional = !facts.is_root() && files.is_empty() && unit.is_none() && given.as_os_str().is_empty();
-    let _ = (spec, user_namespace);
     Some(Cgroup { path: cgroup_path(&given, &request.id, facts), unit, files, device_filter, optional })
 }
 

@@ -6,7 +6,7 @@ use crate::facts::Facts;
 use crate::plan::validate::{self, Check};
 use crate::plan::{Init, Launch, Plan, Request, process};
 use ctr_isolation::seccomp;
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Process};
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Process};
 use std::ffi::CString;
 
 /// Decides everything about one more process of a container. `bundle` is the container's configuration, `namespaces`
@@ -25,7 +25,8 @@ pub fn exec(
     let mut check = Check::default();
     let mut warnings = Vec::new();
     validate::process("/process", wanted, &mut check);
-    let linux = bundle.spec.linux().clone().unwrap_or_default();
+    let nothing_set = Linux::default();
+    let linux = bundle.spec.linux().as_ref().unwrap_or(&nothing_set);
     let user_namespace =
         linux.namespaces().iter().flatten().any(|found| found.typ() == LinuxNamespaceType::User);
     let single = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| matches!(list.as_deref(), Some([one]) if one.size() == 1);
@@ -70,7 +71,7 @@ pub fn exec(
         affinity: final_affinity,
         identity: process::identity(wanted, facts, groups_allowed, user_namespace, &mut check, &mut warnings),
         filter,
-        listener_metadata: super::create::listener_metadata(&linux),
+        listener_metadata: super::create::listener_metadata(linux),
         start_container: Vec::new(),
         program: process::program(wanted, request),
     };

@@ -37,7 +37,8 @@ pub fn rootfs(
 ) -> (Rootfs, Vec<Prepare>) {
     let root = spec.root().clone().unwrap_or_default();
     let path = clean(&bundle.join(root.path()));
-    let linux = spec.linux().clone().unwrap_or_default();
+    let nothing_set = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&nothing_set);
     let mut prepare = Vec::new();
     let prepared = situation.prepare.then(|| {
         prepare.push(Prepare { source: path.clone(), recursive: true, links: Links::default(), idmap: None });
@@ -50,7 +51,7 @@ pub fn rootfs(
             mount,
             &pointer,
             bundle,
-            &linux,
+            linux,
             facts,
             situation,
             &mut prepare,
@@ -87,7 +88,7 @@ pub fn rootfs(
         read_only: root.readonly().unwrap_or(false),
         mounts,
         fill_dev,
-        devices: devices(&linux, situation, check),
+        devices: devices(linux, situation, check),
         masked: paths(linux.masked_paths()),
         read_only_paths: paths(linux.readonly_paths()),
     };
@@ -195,23 +196,23 @@ fn idmap(
         "uidMappings and gidMappings must both be given, or neither".into()
     });
     let recursive = options.idmap.as_ref().is_some_and(|idmap| idmap.recursive);
-    if let Some(idmap) = &options.idmap {
-        if !idmap.users.is_empty() || !idmap.groups.is_empty() {
-            let mut ranges = |list: &[options::Range], namespace: &Option<Vec<LinuxIdMapping>>| {
-                let namespace = namespace.as_deref().unwrap_or_default();
-                let ranges = list.iter().flat_map(|range| match range.relative {
-                    true => relative_to(range, namespace),
-                    false => vec![Some((range.file, range.host, range.count))],
-                });
-                let ranges: Option<Vec<_>> = ranges.collect();
-                check.that(ranges.is_some(), &format!("{pointer}/options"), || {
-                    "an idmap range with @ has ids that the container's user namespace does not map".into()
-                });
-                ranges.unwrap_or_default().into_iter().map(id_mapping).collect()
-            };
-            maps.uids = ranges(&idmap.users, linux.uid_mappings());
-            maps.gids = ranges(&idmap.groups, linux.gid_mappings());
-        }
+    if let Some(idmap) = &options.idmap
+        && !(idmap.users.is_empty() && idmap.groups.is_empty())
+    {
+        let mut ranges = |list: &[options::Range], namespace: &Option<Vec<LinuxIdMapping>>| {
+            let namespace = namespace.as_deref().unwrap_or_default();
+            let ranges = list.iter().flat_map(|range| match range.relative {
+                true => relative_to(range, namespace),
+                false => vec![Some((range.file, range.host, range.count))],
+            });
+            let ranges: Option<Vec<_>> = ranges.collect();
+            check.that(ranges.is_some(), &format!("{pointer}/options"), || {
+                "an idmap range with @ has ids that the container's user namespace does not map".into()
+            });
+            ranges.unwrap_or_default().into_iter().map(id_mapping).collect()
+        };
+        maps.uids = ranges(&idmap.users, linux.uid_mappings());
+        maps.gids = ranges(&idmap.groups, linux.gid_mappings());
     }
     if !maps.uids.is_empty() {
         return Some(Idmap::Own { maps, recursive });
