@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -151,6 +152,10 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 pub struct Environment {
     /// The effective user.
     pub uid: u32,
+    /// The same user as the world outside our user namespace knows it.
+    pub outer_uid: u32,
+    /// /run is root's: the machine is ours, or the container whose root we are.
+    pub owns_run: bool,
     /// The variables that settings come from.
     pub variables: BTreeMap<OsString, OsString>,
 }
@@ -163,8 +168,11 @@ impl Environment {
     pub fn of_process() -> Self {
         let concerns =
             |name: &OsString| VARIABLES.iter().any(|start| name.as_encoded_bytes().starts_with(start));
+        let uid = nix::unistd::geteuid().as_raw();
+        let owns_run = uid == 0 && fs::metadata("/run").is_ok_and(|run| run.uid() == 0);
+        let outer_uid = if uid == 0 && !owns_run { outer_uid(&uid_map(), uid) } else { uid };
         let variables = std::env::vars_os().filter(|(name, _)| concerns(name)).collect();
-        Environment { uid: nix::unistd::geteuid().as_raw(), variables }
+        Environment { uid, outer_uid, owns_run, variables }
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -180,17 +188,16 @@ impl Environment {
     /// Whether the machine's own directories are this caller's.
     ///
     /// An engine that runs without privileges makes itself root of a user namespace before it calls a
-    /// runtime; there the user's own directories are meant, as for runc.
+    /// runtime; there the user's own directories are meant.
     fn is_system(&self) -> bool {
-        let user = self.variables.get(&OsString::from("USER")).is_none_or(|user| user == "root");
-        self.uid == 0 && (user || self.path("XDG_RUNTIME_DIR").is_none() || !in_user_namespace())
+        self.uid == 0 && self.owns_run
     }
 
     fn default_root(&self, is_system: bool) -> PathBuf {
         match self.path("XDG_RUNTIME_DIR") {
             _ if is_system => PathBuf::from("/run/ctr"),
             Some(directory) => directory.join("ctr"),
-            None => PathBuf::from(format!("/tmp/ctr-{}", self.uid)),
+            None => PathBuf::from(format!("/tmp/ctr-{}", self.outer_uid)),
         }
     }
 
@@ -211,8 +218,21 @@ impl Environment {
 
 /// Whether user ids here are not the machine's: the initial namespace maps all of them to themselves.
 pub(crate) fn in_user_namespace() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.split_whitespace().eq(["0", "0", "4294967295"])
+    !uid_map().split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn uid_map() -> String {
+    fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
+}
+
+/// Whom `map`, worded as user_namespaces(7), has outside for `uid`.
+fn outer_uid(map: &str, uid: u32) -> u32 {
+    let outer = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|offset| *offset < count).map(|offset| outside + offset)
+    };
+    map.lines().find_map(outer).unwrap_or(uid)
 }
 
 impl Settings {
@@ -381,6 +401,8 @@ mod tests {
     fn environment(uid: u32, variables: &[(&str, &str)]) -> Environment {
         Environment {
             uid,
+            outer_uid: uid,
+            owns_run: uid == 0,
             variables: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }
     }
@@ -414,6 +436,10 @@ mod tests {
         assert_eq!((user.root, user.store), ("/run/user/7/ctr".into(), "/home/u/.local/share/ctr".into()));
         let bare = Settings::read_from(absent, &environment(7, &[]), &Global::default()).unwrap();
         assert_eq!(bare.root, Path::new("/tmp/ctr-7"));
+        let root_of_a_namespace =
+            Environment { outer_uid: 7, owns_run: false, ..environment(0, &[("HOME", "/home/u")]) };
+        let nested = Settings::read_from(absent, &root_of_a_namespace, &Global::default()).unwrap();
+        assert_eq!((nested.root, nested.store), (bare.root, "/home/u/.local/share/ctr".into()));
         assert_eq!(bare.run, Run::default());
     }
 

@@ -479,6 +479,33 @@ fn rlimits() {
     assert_eq!(case.exec(&["sh", "-c", "ulimit -Sn"]).ok(), "100\n", "exec has them too");
 }
 
+/// Root of the host may give more than it has itself, which nobody in a user namespace may (getrlimit(2)).
+#[test]
+fn rlimits_are_raised_in_a_user_namespace_too() {
+    require_root!();
+    let raise = "ulimit -Hn 200; ulimit -Hn 300";
+    if !std::process::Command::new("sh").args(["-ec", raise]).status().unwrap().success() {
+        skip!("no CAP_SYS_RESOURCE");
+    }
+    let mut case = case!();
+    case.user_namespace(100_000, 65536);
+    case.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 300}]));
+    case.sh("ulimit -Hn; sleep 1000");
+    let bundle = case.bundle();
+    let args = case.making("create", bundle.to_str().unwrap(), &[]);
+    let low = |args: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -n 200; exec \"$@\"", "sh"]).arg(common::program());
+        command.arg("--root").arg(case.store()).args(args).stdin(std::process::Stdio::null());
+        common::spawn(case.dir(), &mut command).wait()
+    };
+    let out = low(&args);
+    assert_eq!(out.status, 0, "{out:?}");
+    low(&["start", &case.id]).ok();
+    wait_for("the program", || out.later() == "300\n");
+    assert_eq!(low(&["exec", &case.id, "sh", "-c", "ulimit -Hn"]).ok(), "300\n");
+}
+
 #[test]
 fn capability_sets() {
     let mut case = case!();

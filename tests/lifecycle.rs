@@ -43,6 +43,9 @@ fn create_start_kill_delete() {
 fn a_created_container_can_be_killed_and_deleted() {
     let case = case!();
     case.create().ok();
+    let error = case.ctr(&["delete", &case.id]).err();
+    assert!(error.contains("created") && error.contains("--force"), "{error}");
+    assert_eq!(case.status(), "created", "it must be untouched");
     case.ctr(&["kill", &case.id, "KILL"]).ok();
     case.wait_status("stopped");
     case.ctr(&["delete", &case.id]).ok();

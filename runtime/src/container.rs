@@ -252,7 +252,8 @@ impl Container {
         let record = entry.record()?;
         let container = Self::new(entry, record.clone(), id);
         let status = container.status();
-        if !force && !matches!(status, Status::Stopped | Status::Created) {
+        // runtime-spec runtime.md, "Delete"; runc and crun let one go that was never started.
+        if !force && status != Status::Stopped {
             return Err(container.wrong_status(
                 "delete",
                 status,
@@ -402,6 +403,7 @@ fn finish_exec(
     if let Some(score) = plan.launch.oom_score_adj {
         set_oom_score(launched.pid, score, facts)?;
     }
+    launch::raise_limits(launched.pid, &plan.init);
     launched.channel.begin(&[])?;
     let (mut terminal, mut ready) = (None, false);
     loop {
@@ -570,7 +572,12 @@ pub fn bus(record: &Record) -> systemd::Bus {
 fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
     let Some(wanted) = &plan.cgroup else { return Ok(None) };
     match cgroup.create() {
-        Err(error) if wanted.optional => {
+        Err(error) if error.errno == libc::EROFS && !wanted.optional => {
+            return Err(error
+                .under("cgroups are read-only here, as in a container (use --cgroup-manager disabled, or mount them writable)")
+                .into());
+        }
+        Err(error) if wanted.optional && matches!(error.errno, libc::EACCES | libc::EPERM | libc::EROFS) => {
             tracing::debug!("no cgroup: {error}");
             record.cgroup = None;
             return Ok(None);
@@ -659,6 +666,7 @@ fn converse(
     if let Some(ids) = &plan.launch.ids {
         launch::map_ids(pid, ids, facts)?;
     }
+    launch::raise_limits(pid, &plan.init);
     if let Some(score) = plan.launch.oom_score_adj {
         set_oom_score(pid, score, facts)?;
     }
@@ -757,7 +765,10 @@ fn set_oom_score(pid: i32, score: i32, facts: &Facts) -> Result<()> {
     match std::fs::write(&path, score.to_string()) {
         // It has ended: why, it has told us, and that is heard next.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) && !facts.is_root() => {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EACCES)
+                && (!facts.is_root() || facts.in_user_namespace) =>
+        {
             tracing::warn!("/process/oomScoreAdj: an ordinary user cannot lower it to {score}; ignored");
             Ok(())
         }

@@ -14,6 +14,8 @@ pub struct Facts {
     pub gid: u32,
     /// We are in a user namespace: what is root here is an ordinary user to the host.
     pub in_user_namespace: bool,
+    /// setgroups(2) is denied in our user namespace, and so in every one below.
+    pub setgroups_denied: bool,
     /// Where cgroup version 2 is mounted, if it is.
     pub hierarchy: Option<Hierarchy>,
     /// Our own cgroup in it.
@@ -33,11 +35,14 @@ impl Facts {
     pub fn read() -> Self {
         let (uid, gid) = process::effective_ids();
         let own = fs::read_small(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        let in_user_namespace = fs::read_small(Path::new("/proc/self/uid_map"))
+            .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]));
         Facts {
             uid,
             gid,
-            in_user_namespace: fs::read_small(Path::new("/proc/self/uid_map"))
-                .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"])),
+            in_user_namespace,
+            setgroups_denied: in_user_namespace
+                && fs::read_small(Path::new("/proc/self/setgroups")).is_ok_and(|text| text.trim() == "deny"),
             hierarchy: Hierarchy::find(),
             own_cgroup: cgroup::path_from_proc(&own).unwrap_or(Path::new("/")).to_owned(),
             last_capability: identity::last_capability(),

@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::init::{self, Handles};
 use crate::plan::create::needs_helper;
-use crate::plan::{IdMaps, Idmap, Launch, Plan, Prepare, ns};
+use crate::plan::{IdMaps, Idmap, Init, Launch, Plan, Prepare, ns};
 use crate::protocol::Channel;
 use ctr_isolation::mount;
 use ctr_isolation::sys::fs::{self, Proc};
@@ -55,7 +55,9 @@ pub fn spawn(plan: &Plan, io: &mut Io, state: &str, cgroup: Option<BorrowedFd<'_
         join_then_clone(launch, &mut joins, cgroup)?
     } else {
         join_pid(&mut joins)?;
-        process::clone(launch.new as u32 as u64, cgroup).doing(|| "make the container's first process")?
+        process::clone(launch.new as u32 as u64, cgroup)
+            .map_err(explain_clone)
+            .doing(|| "make the container's first process")?
     };
     match cloned {
         Cloned::Parent { pid, pidfd } => Ok(Launched { pid, pidfd, channel: ours }),
@@ -65,6 +67,17 @@ pub fn spawn(plan: &Plan, io: &mut Io, state: &str, cgroup: Option<BorrowedFd<'_
             let handles = Handles { channel: theirs, proc, joins, start, console, listener, let_go: false };
             init::run(&plan.init, handles, state)
         }
+    }
+}
+
+/// Every kernel that we support has clone3(2): where it seems not to, a container's filter hides it.
+fn explain_clone(error: Error) -> Error {
+    match error.errno {
+        libc::ENOSYS => error.under(
+            "the system call filter of the container that we are in forbids it (give that one CAP_SYS_ADMIN, or \
+             seccomp=unconfined)",
+        ),
+        _ => error,
     }
 }
 
@@ -230,6 +243,17 @@ fn map_with_helpers(pid: i32, ids: &IdMaps) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes room for the limits that the process `pid` will set: from inside a user namespace it cannot raise them.
+pub fn raise_limits(pid: i32, init: &Init) {
+    let limits = if init.own_user_namespace { init.rlimits.as_slice() } else { &[] };
+    for limit in limits {
+        // What we may not do either, the process tells when it tries.
+        if let Err(error) = process::raise_hard_limit(pid, limit.resource, limit.hard) {
+            tracing::debug!("{error}");
+        }
+    }
 }
 
 /// Makes the detached mounts that the child of `pid` attaches.

@@ -19,6 +19,10 @@ pub struct Caller {
     pub subuids: Vec<IdRange>,
     #[allow(missing_docs)]
     pub subgids: Vec<IdRange>,
+    /// The ids there are in the caller's own user namespace; empty when that has all.
+    pub uids: Vec<IdRange>,
+    #[allow(missing_docs)]
+    pub gids: Vec<IdRange>,
     /// The current directory, without links.
     pub directory: Option<PathBuf>,
     /// Every home directory that is known: the caller's, and those of accounts.
@@ -45,10 +49,17 @@ impl Caller {
             let text = if can_map { fs::read_to_string(file).unwrap_or_default() } else { String::new() };
             ranges_of(&text, &user_name(&accounts, uid), uid)
         };
+        let in_user_namespace = settings::in_user_namespace();
+        let existing = |file: &str| {
+            let text = if in_user_namespace { fs::read_to_string(file) } else { Ok(String::new()) };
+            ranges_in(&text.unwrap_or_default())
+        };
         Caller {
             uid,
             gid,
-            in_user_namespace: settings::in_user_namespace(),
+            in_user_namespace,
+            uids: existing("/proc/self/uid_map"),
+            gids: existing("/proc/self/gid_map"),
             subuids: ranges("/etc/subuid"),
             subgids: ranges("/etc/subgid"),
             directory: std::env::current_dir().ok(),
@@ -89,6 +100,15 @@ fn ranges_of(text: &str, name: &str, uid: u32) -> Vec<IdRange> {
     text.lines().filter_map(range).collect()
 }
 
+/// The ids that exist in a namespace with `map`, worded as user_namespaces(7).
+fn ranges_in(map: &str) -> Vec<IdRange> {
+    let range = |line: &str| {
+        let mut fields = line.split_whitespace();
+        Some(IdRange { first: fields.next()?.parse().ok()?, count: fields.nth(1)?.parse().ok()? })
+    };
+    map.lines().filter_map(range).collect()
+}
+
 /// The home directories that hold more than the system's: those of `passwd` and the caller's.
 fn homes(passwd: &str) -> Vec<PathBuf> {
     let accounts = passwd.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from);
@@ -120,5 +140,7 @@ mod tests {
         let expected = [IdRange { first: 100_000, count: 65536 }, IdRange { first: 300_000, count: 10 }];
         assert_eq!(ranges_of(text, "alice", 1000), expected);
         assert_eq!(ranges_of("", "alice", 1000), []);
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(ranges_in(map), [IdRange { first: 0, count: 1 }, IdRange { first: 1, count: 65536 }]);
     }
 }

@@ -295,7 +295,7 @@ fn namespaces(request: &Request, caller: &Caller) -> Result<Vec<LinuxNamespace>>
 /// Which ids of the container are which outside.
 #[derive(Clone, Debug, Default)]
 struct Ids {
-    /// Empty where all are the caller's own.
+    /// Empty where every id there is, is one of the caller's.
     users: Vec<LinuxIdMapping>,
     groups: Vec<LinuxIdMapping>,
 }
@@ -304,7 +304,10 @@ impl Ids {
     /// An ordinary user is root inside, and the ranges given to it are the others, from 1 on.
     fn of(caller: &Caller) -> Ids {
         if !caller.needs_user_namespace() {
-            return Ids::default();
+            let same = |ranges: &[IdRange]| {
+                ranges.iter().map(|range| id_mapping(range.first, range.first, range.count)).collect()
+            };
+            return Ids { users: same(&caller.uids), groups: same(&caller.gids) };
         }
         // newuidmap and newgidmap want ranges of both kinds; without them one id of each is all.
         let has_both = !caller.subuids.is_empty() && !caller.subgids.is_empty();

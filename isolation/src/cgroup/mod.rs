@@ -217,7 +217,8 @@ impl Cgroup {
     /// Removes it if nothing is in it, neither processes nor cgroups; true when it is gone.
     pub fn remove_empty(&self) -> bool {
         match std::fs::remove_dir(&self.dir) {
-            Err(error) => error.kind() == ErrorKind::NotFound,
+            // Of a read-only file system the kernel says so first, even where nothing is.
+            Err(_) => !self.exists(),
             Ok(()) => true,
         }
     }
@@ -231,7 +232,7 @@ impl Cgroup {
         loop {
             match self.remove_once() {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(_) if !self.exists() => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
                     std::thread::sleep(Duration::from_millis(1));
                 }

@@ -78,7 +78,24 @@ impl Mount {
     /// # Errors
     /// The kernel's and the file system's; a target inside `/proc` or behind a link there is refused.
     pub fn make(&self, root: &Root, proc: &Proc, prepared: &[OwnedFd]) -> Result<Option<Later>> {
-        self.make_inner(root, proc, prepared).doing(|| format!("mount {self}"))
+        self.make_inner(root, proc, prepared)
+            .map_err(|error| self.explain(error))
+            .doing(|| format!("mount {self}"))
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match &self.what {
+            What::New { kind, .. }
+                if error.errno == libc::EPERM && matches!(kind.as_str(), "proc" | "sysfs") =>
+            {
+                let namespace = if kind == "proc" { "PID" } else { "network" };
+                error.under(format!(
+                    "a user namespace may mount {kind} only with a {namespace} namespace of its own and, in a \
+                     container, where none of it is masked (give the outer container no masked paths)"
+                ))
+            }
+            _ => error,
+        }
     }
 
     fn make_inner(&self, root: &Root, proc: &Proc, prepared: &[OwnedFd]) -> Result<Option<Later>> {

@@ -341,6 +341,18 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     check(ret, || format!("prlimit({resource}, soft={soft}, hard={hard})")).map(drop)
 }
 
+/// Raises the hard limit of `resource` of the process `pid` to `hard`, if it is lower.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_RESOURCE` in the initial user namespace.
+pub fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<()> {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `old` outlives the call and no new limit is given.
+    let ret = unsafe { libc::prlimit(pid, resource as _, std::ptr::null(), &raw mut old) };
+    check(ret, || format!("prlimit({resource})"))?;
+    if old.rlim_max < hard { prlimit(pid, resource, old.rlim_cur, hard) } else { Ok(()) }
+}
+
 /// Sets the execution domain (personality(2)).
 ///
 /// # Errors

@@ -52,8 +52,8 @@ fn build(
     };
     let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, situation, check, warnings);
     let ids = (new & ns::USER != 0).then(|| id_maps(linux));
-    let groups_allowed =
-        facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts));
+    let groups_allowed = !facts.setgroups_denied
+        && (facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts)));
     if !facts.is_root() && !user_namespace {
         check.problem(
             "/linux/namespaces",
@@ -277,8 +277,15 @@ fn cgroup(
     let device_filter = device_filter.filter(|_| facts.is_root() && !facts.in_user_namespace);
     let given = linux.cgroups_path().clone().unwrap_or_default();
     let unit = request.systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
-    let optional = !facts.is_root() && files.is_empty() && unit.is_none() && given.as_os_str().is_empty();
-    Some(Cgroup { path: cgroup_path(&given, &request.id, facts), unit, files, device_filter, optional })
+    let asked_for =
+        !files.is_empty() || device_filter.is_some() || unit.is_some() || !given.as_os_str().is_empty();
+    Some(Cgroup {
+        path: cgroup_path(&given, &request.id, facts),
+        unit,
+        files,
+        device_filter,
+        optional: !asked_for,
+    })
 }
 
 /// Where `cgroupsPath` leads, as runc has it: an absolute path from the mount point, a relative one (and none, which

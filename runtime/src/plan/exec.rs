@@ -30,7 +30,8 @@ pub fn exec(
     let user_namespace =
         linux.namespaces().iter().flatten().any(|found| found.typ() == LinuxNamespaceType::User);
     let single = |list: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| matches!(list.as_deref(), Some([one]) if one.size() == 1);
-    let groups_allowed = facts.is_root() || !user_namespace || !single(linux.gid_mappings());
+    let groups_allowed =
+        !facts.setgroups_denied && (facts.is_root() || !user_namespace || !single(linux.gid_mappings()));
     let console = process::console(wanted);
     check.that(console.is_none() || request.has_console, "/process/terminal", || {
         "a terminal needs --console-socket, or `exec` without --detach".into()
