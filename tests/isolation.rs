@@ -483,7 +483,7 @@ fn rlimits() {
 #[test]
 fn rlimits_are_raised_in_a_user_namespace_too() {
     require_root!();
-    let raise = "ulimit -Hn 200; ulimit -Hn 300";
+    let raise = "ulimit -n 200; ulimit -n 300";
     if !std::process::Command::new("sh").args(["-ec", raise]).status().unwrap().success() {
         skip!("no CAP_SYS_RESOURCE");
     }

@@ -185,6 +185,17 @@ mod tests {
         assert!(matches!(parent.listen().unwrap(), Message::End));
     }
 
+    /// One that begins at once may fail before it has read what the parent said meanwhile.
+    #[test]
+    fn a_failure_arrives_though_the_child_heard_nothing() {
+        let (parent, child) = Channel::pair().unwrap();
+        parent.go(&[]).unwrap();
+        child.fail(&Error::new("early")).unwrap();
+        drop(child);
+        assert!(matches!(parent.listen().unwrap(), Message::Failed(_)));
+        assert!(matches!(parent.listen().unwrap(), Message::End));
+    }
+
     #[test]
     fn a_parent_that_dies_lets_nobody_go() {
         let (parent, child) = Channel::pair().unwrap();

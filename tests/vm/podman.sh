@@ -1,14 +1,14 @@
 #!/bin/bash
 # What podman's users do, done with one OCI runtime; run it as root or as an ordinary user inside the guest:
 #
-#   podman.sh RUNTIME [CHECK ...]        RUNTIME: crun, runc, or a path
+#   podman.sh RUNTIME [TEXT ...]        RUNTIME: crun, runc, or a path; only checks whose name contains a TEXT
 #
 # Each check prints "ok NAME", "not ok NAME: why" or "skip NAME: why"; the last line is the plan, "1..N".
 # CGROUPS=cgroupfs makes podman use that cgroup manager, not systemd.  To try it by hand:
 #   tests/vm/guest.py run trixie --push tests/vm/podman.sh:/opt/podman.sh -- /opt/podman.sh crun
 set -euo pipefail
 
-RUNTIME=$(command -v "${1:?usage: podman.sh RUNTIME [CHECK ...]}")
+RUNTIME=$(command -v "${1:?usage: podman.sh RUNTIME [TEXT ...]}")
 shift
 IMAGE=localhost/box
 LIMIT=90 # seconds for one check
@@ -477,6 +477,16 @@ check_healthcheck() {
 	p healthcheck run healthy
 	gone healthy
 }
+check_runtime_inside() {
+	case $(basename "$RUNTIME") in crun | runc) echo "only a static program runs in this image"; exit 77 ;; esac
+	mkdir "$WORK/bundle"
+	"$RUNTIME" spec --bundle "$WORK/bundle"
+	jq '.process.terminal = false | .process.args = ["hostname"] | .hostname = "inner"' "$WORK/bundle/config.json" \
+		>"$WORK/inner.json"
+	mv "$WORK/inner.json" "$WORK/bundle/config.json"
+	same inner "$(run --privileged -v "$RUNTIME:/runtime:ro" -v "$WORK/bundle:/bundle" -v "$WORK/root:/bundle/rootfs" \
+		$IMAGE /runtime run --bundle /bundle inner)"
+}
 check_system_prune() { p container prune -f >/dev/null; }
 
 check_many_at_once() {
@@ -552,9 +562,10 @@ one() { # CHECK: runs it with a time limit and prints its line
 }
 
 main() {
-	local names=("$@") failed=0 name
+	local names failed=0 name wanted
+	wanted=$(printf '%s\n' "$@")
 	# shellcheck disable=SC2207
-	[ $# != 0 ] || names=($(sed -n 's/^check_\([a-z_]*\)() {.*/\1/p' "$0"))
+	names=($(sed -n 's/^check_\([a-z_]*\)() {.*/\1/p' "$0" | grep -F "$wanted"))
 	# shellcheck disable=SC2046
 	export -f $(declare -F | awk '{ print $3 }')
 	export RUN

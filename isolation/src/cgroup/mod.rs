@@ -290,8 +290,18 @@ fn enable_controllers(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let enabled = read("cgroup.subtree_control")?;
-    for name in available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|on| on == *name))
-    {
+    let mut missing = available
+        .split_whitespace()
+        .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
+        .peekable();
+    // With processes in it, those it could enable would make of its children threaded ones, which take no process
+    // (only the root of all, which has no type, is free of that).
+    let has_processes =
+        || dir.join("cgroup.type").exists() && read("cgroup.procs").is_ok_and(|pids| !pids.is_empty());
+    if missing.peek().is_none() || has_processes() {
+        return Ok(());
+    }
+    for name in missing {
         if let Err(error) = std::fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")) {
             tracing::debug!("enable controller {name} below {}: {error}", dir.display());
         }

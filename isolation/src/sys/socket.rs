@@ -164,7 +164,8 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Vec<Own
         // SAFETY: everything `message` points to outlives the call.
         let ret = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match check(ret, || "recvmsg()") {
-            Err(error) if error.errno == libc::EINTR => {}
+            // A peer that ended without reading all that we said is told of first, and what it said comes after.
+            Err(error) if matches!(error.errno, libc::EINTR | libc::ECONNRESET) => {}
             other => break other?,
         }
     };
