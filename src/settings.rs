@@ -161,7 +161,7 @@ pub struct Environment {
 }
 
 /// What the names of variables begin with that settings come from.
-const VARIABLES: [&[u8]; 4] = [b"CTR_", b"XDG_", b"HOME", b"USER"];
+const VARIABLES: [&[u8]; 3] = [b"CTR_", b"XDG_", b"HOME"];
 
 impl Environment {
     /// That of this process.
