@@ -1,22 +1,28 @@
 //! Waiting for a process in the foreground: signals go on to it, and its terminal is joined to ours.
 
+use crate::input::{self, Input};
+use crate::terminal::{self, Raw};
 use anyhow::Result;
 use ctr_isolation::sys::process::{self, Ended};
-use ctr_isolation::sys::terminal::{self, Settings};
+use ctr_isolation::sys::terminal as call;
 use ctr_runtime::container::Started;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
-/// What becomes of our standard input while we have the process's terminal.
+/// How a process is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// It goes to the process.
-    Forward,
-    /// It is left alone.
-    Leave,
+pub struct Manners {
+    /// Our standard input goes to its terminal.
+    pub forward_input: bool,
+    /// A signal does what it would do without a container. The kernel spares the first process of a PID namespace
+    /// every signal that it has not asked for: control-C would not end `sleep`.
+    pub default_actions: bool,
 }
+
+/// runc's: what is sent is passed on, and that is all.
+pub const AS_RUNC: Manners = Manners { forward_input: true, default_actions: false };
 
 /// Signals caught from before the process exists, so that none is lost.
 #[derive(Debug)]
@@ -38,6 +44,12 @@ const OURS: [i32; 10] = [
     libc::SIGTSTP,
 ];
 
+/// Those by which people and scripts ask a program to end.
+const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// The most that is copied at one time: a pipe that has room at all has room for so much.
+const CHUNK: usize = 4096;
+
 impl Foreground {
     /// Begins to catch signals.
     ///
@@ -52,72 +64,129 @@ impl Foreground {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(self, started: &Started, input: Input) -> Result<Ended> {
-        match &started.terminal {
-            Some(master) => self.with_terminal(started, master, input),
-            None => self.without_terminal(started),
+    pub fn wait(self, mut started: Started, manners: Manners) -> Result<Ended> {
+        let master = started.terminal.take();
+        let mut waiting = Waiting { signals: self.signals, started, manners, ended_by: None };
+        if let Some(master) = master {
+            waiting.with_terminal(&master)?;
         }
+        waiting.without_terminal()
     }
+}
 
-    fn without_terminal(&self, started: &Started) -> Result<Ended> {
+struct Waiting {
+    signals: OwnedFd,
+    started: Started,
+    manners: Manners,
+    /// The signal whose default action we have taken.
+    ended_by: Option<i32>,
+}
+
+impl Waiting {
+    fn without_terminal(&mut self) -> Result<Ended> {
         loop {
-            let ready =
-                process::poll(&[started.pidfd.as_fd(), self.signals.as_fd()], None)?.unwrap_or_default();
-            if ready.get(1) == Some(&true) {
-                self.pass_on(started, None);
+            let sources =
+                [(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
+            let ready = ready(&sources, PollTimeout::NONE)?;
+            if ready.contains(&Source::Signals) {
+                self.pass_signals(None);
             }
-            if ready.first() == Some(&true) {
-                return Ok(process::wait(started.pidfd.as_fd())?);
+            if ready.contains(&Source::Process) {
+                let ended = process::wait(self.started.pidfd.as_fd())?;
+                return Ok(match (ended, self.ended_by) {
+                    (Ended::Signaled(libc::SIGKILL), Some(signal)) => Ended::Signaled(signal),
+                    (ended, _) => ended,
+                });
             }
         }
     }
 
-    fn with_terminal(&self, started: &Started, master: &OwnedFd, input: Input) -> Result<Ended> {
-        let stdin = std::io::stdin();
-        let _raw = RawMode::enter(stdin.as_fd());
+    /// Joins the terminals until the process has ended or either terminal is gone.
+    fn with_terminal(&mut self, master: &OwnedFd) -> Result<()> {
+        let (stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
+        let raw = if self.manners.forward_input { Raw::enter() } else { Raw::unchanged() };
         copy_size(master.as_fd());
         let mut terminal = File::from(master.try_clone()?);
-        let mut forward = input == Input::Forward;
+        let mut input = Input::new(master.try_clone()?)?;
+        let mut reads = self.manners.forward_input;
         loop {
             let mut sources = vec![
                 (Source::Signals, self.signals.as_fd()),
-                (Source::Process, started.pidfd.as_fd()),
+                (Source::Process, self.started.pidfd.as_fd()),
                 (Source::Terminal, master.as_fd()),
             ];
-            if forward {
+            if reads && input.has_room() {
                 sources.push((Source::Stdin, stdin.as_fd()));
             }
-            let ready = ready(&sources, None)?;
-            if ready.contains(&Source::Signals) {
-                self.pass_on(started, Some(master.as_fd()));
+            if input.is_pending() {
+                sources.push((Source::Room, input.as_fd()));
             }
-            if ready.contains(&Source::Terminal) && !copy(&mut terminal, &mut std::io::stdout()) {
-                // Everybody has closed the terminal, and only the process's end is left to wait for.
-                return self.without_terminal(started);
+            let ready = ready(&sources, PollTimeout::NONE)?;
+            if ready.contains(&Source::Signals) {
+                self.pass_signals(Some((master.as_fd(), &raw)));
+            }
+            if ready.contains(&Source::Terminal) && !copy(&mut terminal, &mut stdout) {
+                return Ok(());
             }
             if ready.contains(&Source::Stdin) {
-                forward = copy(&mut stdin.lock(), &mut terminal);
-                if !forward {
-                    // To a terminal the end of the input is control-D.
-                    let _ = terminal.write_all(&[4]);
+                let mut buffer = [0; CHUNK];
+                match stdin.lock().read(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => {
+                        reads = false;
+                        input.push(input::END_OF_TRANSMISSION);
+                    }
+                    Ok(count) => input.push(&buffer[..count]),
                 }
             }
+            if ready.contains(&Source::Room) {
+                input.flush();
+            }
             if ready.contains(&Source::Process) {
-                drain(&mut terminal, master.as_fd())?;
-                return Ok(process::wait(started.pidfd.as_fd())?);
+                return drain(&mut terminal, master.as_fd(), &mut stdout);
             }
         }
     }
 
-    fn pass_on(&self, started: &Started, master: Option<BorrowedFd<'_>>) {
+    fn pass_signals(&mut self, terminal: Option<(BorrowedFd<'_>, &Raw)>) {
         while let Some(signal) = process::next_signal(self.signals.as_fd()) {
-            match master {
-                Some(master) if signal == libc::SIGWINCH => copy_size(master),
-                // That it has ended meanwhile will be seen next.
-                _ => drop(process::pidfd_send_signal(started.pidfd.as_fd(), signal)),
+            match terminal {
+                Some((master, _)) if signal == libc::SIGWINCH => copy_size(master),
+                // A shell had the terminal while we were stopped.
+                Some((master, raw)) if signal == libc::SIGCONT => {
+                    raw.again();
+                    copy_size(master);
+                }
+                _ => self.pass_on(signal),
             }
         }
     }
+
+    fn pass_on(&mut self, signal: i32) {
+        let mut sent = signal;
+        if self.manners.default_actions && is_lost(self.started.pid, signal) {
+            self.ended_by = Some(signal);
+            sent = libc::SIGKILL;
+        }
+        // That it has ended meanwhile will be seen next.
+        let _ = process::pidfd_send_signal(self.started.pidfd.as_fd(), sent);
+    }
+}
+
+/// Whether the kernel would keep `signal`, which is to end it, from process `pid`, the first of a PID namespace, as
+/// one that it has neither a handler for nor blocked nor ignored (pid_namespaces(7)).
+pub fn is_lost(pid: i32, signal: i32) -> bool {
+    if !ENDING.contains(&signal) {
+        return false;
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let masks = text.lines().filter_map(|line| {
+        let (name, mask) = line.split_once(':')?;
+        let concerns = ["SigBlk", "SigIgn", "SigCgt"].contains(&name);
+        concerns.then(|| u64::from_str_radix(mask.trim(), 16).ok()).flatten()
+    });
+    let masks: Vec<u64> = masks.collect();
+    masks.len() == 3 && masks.iter().all(|mask| mask & 1 << (signal - 1) == 0)
 }
 
 /// Where something can happen.
@@ -127,19 +196,28 @@ enum Source {
     Process,
     Terminal,
     Stdin,
+    /// The terminal takes input again.
+    Room,
 }
 
 /// Waits until something happens, and says where; nowhere when `timeout` has passed.
-fn ready(sources: &[(Source, BorrowedFd<'_>)], timeout: Option<Duration>) -> Result<Vec<Source>> {
-    let fds: Vec<BorrowedFd<'_>> = sources.iter().map(|(_, fd)| *fd).collect();
-    let ready = process::poll(&fds, timeout)?.unwrap_or_default();
-    Ok(sources.iter().zip(ready).filter(|(_, ready)| *ready).map(|((source, _), _)| *source).collect())
+fn ready(sources: &[(Source, BorrowedFd<'_>)], timeout: PollTimeout) -> Result<Vec<Source>> {
+    let events = |source| if source == Source::Room { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+    let mut polls: Vec<PollFd<'_>> =
+        sources.iter().map(|(source, fd)| PollFd::new(*fd, events(*source))).collect();
+    match poll(&mut polls, timeout) {
+        Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let is_ready = |poll: &PollFd<'_>| poll.revents().is_some_and(|events| !events.is_empty());
+    let ready = sources.iter().zip(&polls).filter(|(_, poll)| is_ready(poll));
+    Ok(ready.map(|((source, _), _)| *source).collect())
 }
 
 /// Copies what the terminal still holds after the process has ended; others may keep it open.
-fn drain(terminal: &mut File, master: BorrowedFd<'_>) -> Result<()> {
-    while !ready(&[(Source::Terminal, master)], Some(Duration::from_millis(20)))?.is_empty() {
-        if !copy(terminal, &mut std::io::stdout()) {
+fn drain(terminal: &mut File, master: BorrowedFd<'_>, stdout: &mut impl Write) -> Result<()> {
+    while !ready(&[(Source::Terminal, master)], PollTimeout::from(20_u8))?.is_empty() {
+        if !copy(terminal, stdout) {
             break;
         }
     }
@@ -148,38 +226,16 @@ fn drain(terminal: &mut File, master: BorrowedFd<'_>) -> Result<()> {
 
 /// Copies once; false at the end or when nobody listens.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> bool {
-    let mut buffer = [0; 8192];
+    let mut buffer = [0; CHUNK];
     match from.read(&mut buffer) {
+        Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => true,
         Ok(0) | Err(_) => false,
         Ok(count) => to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_ok(),
     }
 }
 
 fn copy_size(master: BorrowedFd<'_>) {
-    if let Ok((rows, columns)) = terminal::size(std::io::stdin().as_fd()) {
-        let _ = terminal::set_size(master, rows, columns);
-    }
-}
-
-/// Our terminal without processing, for as long as this lives.
-struct RawMode {
-    before: Option<Settings>,
-}
-
-impl RawMode {
-    fn enter(stdin: BorrowedFd<'_>) -> Self {
-        let before = terminal::settings(stdin).ok();
-        if let Some(settings) = &before {
-            let _ = terminal::set_settings(stdin, &settings.raw());
-        }
-        RawMode { before }
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        if let Some(settings) = &self.before {
-            let _ = terminal::set_settings(std::io::stdin().as_fd(), settings);
-        }
+    if let Some((rows, columns)) = terminal::size() {
+        let _ = call::set_size(master, rows, columns);
     }
 }

@@ -2,13 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod cli;
 pub mod commands;
 pub mod foreground;
+pub mod hint;
+pub mod input;
+pub mod journal;
 pub mod log;
 pub mod output;
+pub mod private;
 pub mod run;
 pub mod settings;
 pub mod size;
 pub mod supervisor;
+pub mod terminal;
 pub mod time;

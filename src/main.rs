@@ -19,7 +19,7 @@ fn run() -> u8 {
     match ctr::commands::dispatch(global.clone(), verb, &program) {
         Ok(status) => status,
         Err(error) => {
-            ctr::log::failure(&global, &error, None);
+            ctr::log::failure(&global, &error, ctr::hint::of(&error, &global, &program).as_deref());
             if own_error == 125 { ctr::commands::run_image::status(&error) } else { own_error }
         }
     }

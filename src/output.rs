@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use ctr_isolation::error::reason;
 use serde::Serialize;
 
 /// Writes `rows` below `header` in columns, as runc does: at least twelve wide, three blanks between.
@@ -39,11 +40,16 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// The whole chain of causes on one line, outermost first: `make container "web": mount proc: EPERM`.
 ///
-/// A cause that the text before already ends with is not said twice.
+/// A cause that the text before already ends with is not said twice. The kernel's reasons are in lower case wherever
+/// they come from, as callers look for them.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let cause = match errno(cause) {
+            Some(errno) => reason(errno),
+            None => cause.to_string(),
+        };
+        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
         if text.is_empty() {
             text = cause;
         } else if !text.ends_with(&cause) {
@@ -51,6 +57,12 @@ pub fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// The kernel's reason, where `cause` is nothing else.
+fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let of_nix = cause.downcast_ref().map(|errno: &nix::errno::Errno| *errno as i32);
+    of_nix.or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// Writes an error on standard error, and below it what the user can do.
@@ -112,5 +124,13 @@ mod tests {
     #[test]
     fn a_cause_is_not_said_twice() {
         assert_eq!(chain(&anyhow!("no such file").context("read x: no such file")), "read x: no such file");
+    }
+
+    #[test]
+    fn the_kernel_s_reasons_are_worded_alike() {
+        let full = [anyhow!(io::Error::from_raw_os_error(libc::ENOSPC)), anyhow!(nix::errno::Errno::ENOSPC)];
+        for error in full {
+            assert_eq!(chain(&error.context("write x")), "write x: no space left on device");
+        }
     }
 }

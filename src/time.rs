@@ -4,14 +4,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2026-11-23T09:24:00Z`, as a line of a log has it.
 pub fn rfc3339(time: SystemTime) -> String {
-    let since = since_epoch(time);
-    format!("{}Z", seconds(since))
+    let mut text = seconds(since_epoch(time));
+    text.push('Z');
+    text
 }
 
 /// `2026-11-23T09:24:00.123456789Z`, as runc writes when a container was made.
 pub fn rfc3339_nanos(time: SystemTime) -> String {
     let since = since_epoch(time);
-    format!("{}.{:09}Z", seconds(since), since.subsec_nanos())
+    let mut text = seconds(since);
+    text.push('.');
+    push(&mut text, since.subsec_nanos().into(), 9);
+    text.push('Z');
+    text
 }
 
 fn since_epoch(time: SystemTime) -> Duration {
@@ -21,7 +26,23 @@ fn since_epoch(time: SystemTime) -> Duration {
 fn seconds(since: Duration) -> String {
     let (days, rest) = (since.as_secs() / 86400, since.as_secs() % 86400);
     let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    let mut text = String::with_capacity(32);
+    push(&mut text, year, 4);
+    for (before, number) in
+        [('-', month), ('-', day), ('T', rest / 3600), (':', rest / 60 % 60), (':', rest % 60)]
+    {
+        text.push(before);
+        push(&mut text, number, 2);
+    }
+    text
+}
+
+/// Adds `number` in so many digits. The machinery of `format!` would become resident in each supervisor, which has
+/// no other use for it.
+fn push(text: &mut String, number: u64, digits: u32) {
+    for place in (0..digits).rev() {
+        text.push(char::from(b'0' + (number / 10_u64.pow(place) % 10) as u8));
+    }
 }
 
 /// Year, month and day of the day that is `days` after 1 January 1970.

@@ -278,7 +278,6 @@ fn list_as_table_json_and_names() {
 fn ps_as_json_and_table() {
     let mut case = case!();
     case.up();
-    require_cgroup!(case);
     wait_for("the program", || ready(&case));
     let pids: Vec<i32> = serde_json::from_str(&case.ctr(&["ps", "--format", "json", &case.id]).ok()).unwrap();
     assert!(pids.contains(&case.pid()) && pids.len() == 2, "{pids:?}");
@@ -286,6 +285,94 @@ fn ps_as_json_and_table() {
         let table = case.ctr(&["ps", &case.id]).ok();
         assert!(table.contains("sleep 1000") && table.lines().count() == 3, "{table}");
     }
+}
+
+/// Without a cgroup the PID namespace tells whose processes they are, those in namespaces below it included.
+#[test]
+fn ps_without_a_cgroup() {
+    let mut case = case!();
+    for set in ["bounding", "effective", "permitted"] {
+        case.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYS_ADMIN"));
+    }
+    case.sh("unshare -pf sh -c 'echo up; sleep 1000; true'").write_config();
+    let bundle = case.bundle();
+    let flags = ["--cgroup-manager", "disabled", "run", "--detach", "--bundle", bundle.to_str().unwrap()];
+    let out = case.ctr(&[&flags[..], &[&case.id]].concat());
+    assert_eq!(out.status, 0, "{out:?}");
+    assert_eq!(case.cgroup(), None);
+    wait_for("the innermost program", || out.later() == "up\n");
+    case.exec_with(&["--detach"], &["sleep", "2000"]).ok();
+    let pids: Vec<i32> = serde_json::from_str(&case.ctr(&["ps", "--format", "json", &case.id]).ok()).unwrap();
+    let command = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().replace('\0', " ");
+    let names: Vec<String> = pids.iter().map(command).collect();
+    for program in ["unshare -pf sh", "sh -c echo up", "sleep 1000", "sleep 2000"] {
+        assert!(names.iter().any(|name| name.starts_with(program)), "{program} in {names:?}");
+    }
+    assert!(pids.contains(&case.pid()) && pids.len() <= 5, "{names:?}");
+    let error = case.ctr(&["pause", &case.id]).err();
+    assert!(error.contains("no cgroup"), "{error}");
+}
+
+/// crun's `--regex`.
+#[test]
+fn containers_are_killed_and_deleted_by_a_regular_expression() {
+    let mut case = case!();
+    case.up();
+    let (kept, other) = (case.id.clone(), format!("x-{}", case.id));
+    case.without_cgroup_path().write_config();
+    let bundle = case.bundle();
+    case.ctr(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), &other]).ok();
+    case.ctr(&["kill", "--regex", "^x-t[0-9]+", "KILL"]).ok();
+    wait_for("its end", || case.ctr(&["state", &other]).ok().contains("stopped"));
+    assert_eq!(case.status(), "running");
+    case.ctr(&["delete", "--regex", "^x-"]).ok();
+    assert_eq!(case.ctr(&["list", "-q"]).ok(), format!("{kept}\n"));
+    case.ctr(&["delete", "--regex", "nothing"]).ok();
+    let error = case.ctr(&["delete", "--regex", "."]).err();
+    assert!(error.contains(&kept) && error.contains("running"), "{error}");
+    assert!(case.ctr(&["kill", "--regex", "("]).err().contains("--regex"));
+    case.ctr(&["delete", "--force", "--regex", "."]).ok();
+    assert_eq!(case.ctr(&["list", "-q"]).ok(), "");
+}
+
+/// runc's `--cgroup` on cgroup v2: a cgroup that is there, below the container's own.
+#[test]
+fn exec_joins_a_cgroup_below_the_container_s() {
+    let mut case = case!();
+    case.up();
+    require_cgroup!(case);
+    let cgroup = case.cgroup().unwrap();
+    let ask = |path: &str| case.exec_with(&["--cgroup", path], &["grep", "^0:", "/proc/self/cgroup"]);
+    let error = ask("sub").err();
+    assert!(error.contains("\"sub\"") && error.contains("no such file"), "{error}");
+    fs::create_dir_all(cgroup.join("sub/deep")).unwrap();
+    assert_eq!(ask("sub").ok(), "0::/sub\n");
+    assert_eq!(ask("/sub/deep/").ok(), "0::/sub/deep\n");
+    assert_eq!(ask("/").ok(), "0::/\n");
+    for (path, part) in
+        [("..", "not below"), ("sub/../../..", "not below"), ("pids:sub", "without controllers")]
+    {
+        let error = ask(path).err();
+        assert!(error.contains(part), "{path}: {error}");
+    }
+    case.ctr(&["delete", "--force", &case.id]).ok();
+    assert!(!cgroup.exists());
+}
+
+/// `plan` tells what would be done, and does nothing.
+#[test]
+fn plan_of_an_image_makes_nothing() {
+    let case = case!();
+    let args = case.hosting(&["--rm", "-it", "--volume", "/tmp:/mine", "--cap-drop", "all"], &["my-program"]);
+    let plan = case.ctr(&[&["plan"], args.as_slice()].concat()).ok();
+    for part in ["execute [\"my-program\"]", "on /mine", "open a terminal", "bounding capabilities: none"] {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    let json = case.ctr(&[&["plan", "--format", "json"], args.as_slice()].concat()).ok();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["id"], case.id.as_str());
+    assert!(json["steps"].as_array().unwrap().len() > 30);
+    assert!(!case.store().exists() && !case.path("private").exists());
 }
 
 #[test]

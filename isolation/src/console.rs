@@ -27,8 +27,6 @@ impl Console {
         let master =
             root.open_with(Path::new("/dev/pts/ptmx"), flags).doing(|| "open a terminal of the container")?;
         let slave = terminal::open_slave(master.as_fd())?;
-        let settings = terminal::settings(slave.as_fd())?;
-        terminal::set_settings(slave.as_fd(), &settings.without_onlcr())?;
         if let Some((rows, columns)) = self.size {
             terminal::set_size(slave.as_fd(), rows, columns)?;
         }

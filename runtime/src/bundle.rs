@@ -30,8 +30,7 @@ impl Bundle {
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Self> {
         let dir = state::absolute(dir)?;
         let path = config.map_or_else(|| dir.join("config.json"), |config| dir.join(config));
-        let text = std::fs::read(&path)
-            .doing(|| format!("read the configuration {} (make one with `spec`)", path.display()))?;
+        let text = std::fs::read(&path).doing(|| format!("read the configuration {}", path.display()))?;
         Self::parse(dir, text)
     }
 

@@ -21,7 +21,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long freezing may take.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub struct Options {
     pub run: bool,
     /// Directories that belong to the container alone and go with it.
     pub owned: Vec<PathBuf>,
+    /// For `exec`: the cgroup, below the container's own, that the process is put into.
+    pub cgroup: Option<PathBuf>,
     /// We are a program that may start again, with the same arguments, where processes of the container could
     /// otherwise open its file: see [`guard`]. A library's caller must see to that itself.
     pub may_start_again: bool,
@@ -230,13 +232,14 @@ impl Container {
         })
     }
 
-    /// The pids of its processes, as we see them.
+    /// The pids of its processes, as we see them: those in its cgroup or, without one, in its PID namespace.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without a cgroup.
+    /// [`Error::Unsupported`] when it has neither of its own.
     pub fn processes(&self) -> Result<Vec<i32>> {
         match self.status() {
             Status::Stopped | Status::Creating => Ok(Vec::new()),
+            _ if self.record.cgroup.is_none() && self.record.own_pids => Ok(inside_of(self.record.pid)),
             _ => Ok(self.need_cgroup("ps")?.processes()?),
         }
     }
@@ -270,6 +273,20 @@ impl Container {
             }
         }
         Ok(())
+    }
+
+    /// Gives up all that it has of the host but its name and what it owns, to be made again. It must have stopped.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it has stopped; everything that could not be undone.
+    pub fn renew(&self) -> Result<()> {
+        let _lock = self.entry.lock()?;
+        let status = self.status();
+        if status != Status::Stopped {
+            return Err(self.wrong_status("renew", status, ""));
+        }
+        release::undo(&Record { owned: Vec::new(), ..self.record.clone() })?;
+        self.entry.clear(&self.record)
     }
 
     fn poststop(&self) -> Vec<Hook> {
@@ -319,7 +336,7 @@ impl Container {
         let listener = connect_listener(&bundle)?;
         let mut io = Io { start: None, console: connect_console(options)?, listener };
         let state = self.record.oci(status, self.record.pid).to_json();
-        let launched = self.spawn_inside(&plan, &mut io, &state)?;
+        let launched = self.spawn_inside(&plan, &mut io, &state, options.cgroup.as_deref())?;
         drop(io);
         let result = finish_exec(&launched, &plan, options, facts);
         let Launched { pid, pidfd, .. } = launched;
@@ -371,11 +388,23 @@ impl Container {
         names.iter().filter(|(kind, _, name)| is_joined(*kind, name)).fold(0, |all, (_, flag, _)| all | flag)
     }
 
-    fn spawn_inside(&self, plan: &Plan, io: &mut Io, state: &str) -> Result<Launched> {
-        let dir = self.cgroup().map(|cgroup| cgroup.open()).transpose()?;
+    /// The cgroup `below` the container's own, which must be there.
+    fn open_cgroup(&self, below: Option<&Path>) -> Result<Option<OwnedFd>> {
+        let Some(below) = below else { return Ok(self.cgroup().map(|cgroup| cgroup.open()).transpose()?) };
+        let own = self.need_cgroup("exec --cgroup")?.open()?;
+        // It may be the container that makes cgroups there.
+        let rules = fs::resolve::BENEATH | fs::resolve::NO_SYMLINKS | fs::resolve::NO_XDEV;
+        let path = below.strip_prefix("/").unwrap_or(below);
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let dir = fs::openat2(own.as_fd(), path, libc::O_RDONLY | libc::O_DIRECTORY, 0, rules);
+        Ok(Some(dir.doing(|| format!("open the cgroup {below:?} below the container's own"))?))
+    }
+
+    fn spawn_inside(&self, plan: &Plan, io: &mut Io, state: &str, below: Option<&Path>) -> Result<Launched> {
+        let dir = self.open_cgroup(below)?;
         match launch::spawn(plan, io, state, dir.as_ref().map(AsFd::as_fd)) {
             // An init that made cgroups of its own has left no room for processes at the top: join it where it is.
-            Err(error) if error.errno == libc::EBUSY => {
+            Err(error) if error.errno == libc::EBUSY && below.is_none() => {
                 let text =
                     std::fs::read_to_string(format!("/proc/{}/cgroup", self.record.pid)).unwrap_or_default();
                 let hierarchy = cgroup::Hierarchy::find();
@@ -427,6 +456,29 @@ pub fn open_process(record: &Record) -> Option<OwnedFd> {
     Some(pidfd)
 }
 
+/// Every process in the PID namespace of `first` and, by way of their parents, in those below it.
+fn inside_of(first: i32) -> Vec<i32> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(first) else { return Vec::new() };
+    let names = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut inside = Vec::new();
+    // A parent's pid is the lower one until numbers begin anew, so that one pass nearly always does.
+    let mut others: Vec<i32> = pids.collect();
+    loop {
+        let found = |pid: &i32| {
+            namespace(*pid).as_ref() == Some(&own)
+                || state::parent(*pid).is_some_and(|parent| inside.contains(&parent))
+        };
+        let (new, rest): (Vec<i32>, Vec<i32>) = others.into_iter().partition(found);
+        if new.is_empty() {
+            return inside;
+        }
+        inside.extend(new);
+        others = rest;
+    }
+}
+
 /// Makes a container from its plan.
 ///
 /// # Errors
@@ -440,13 +492,31 @@ pub fn create(
 ) -> Result<Started> {
     guard_program(plan, options)?;
     let entry = store.reserve(&plan.id)?;
+    let created = create_reserved(&entry, bundle, plan, options, facts);
+    if created.is_err() {
+        warn_of(entry.remove());
+    }
+    created
+}
+
+/// The same, with the name reserved before.
+///
+/// # Errors
+/// What went wrong; nothing is left then but the name and what it owns.
+pub fn create_reserved(
+    entry: &Entry,
+    bundle: &Bundle,
+    plan: &Plan,
+    options: &Options,
+    facts: &Facts,
+) -> Result<Started> {
     let mut record = Record {
         version: RECORD_VERSION,
         id: plan.id.clone(),
         oci_version: bundle.spec.version().clone(),
         bundle: bundle.dir.clone(),
         rootfs: plan.init.rootfs.as_ref().map(|rootfs| rootfs.path.clone()).unwrap_or_default(),
-        created: now(),
+        created: state::now(),
         owner: facts.uid,
         owned: options.owned.clone(),
         own_pids: plan.launch.new & ns::PID != 0,
@@ -457,20 +527,18 @@ pub fn create(
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         ..Record::default()
     };
-    let result = create_in(&entry, &mut record, bundle, plan, options, facts);
+    let result = create_in(entry, &mut record, bundle, plan, options, facts);
     if result.is_err() {
-        // The reason that is told is the first one.
-        let kept = Record { owned: Vec::new(), ..record };
-        if let Err(error) = release::release(&entry, Some(&kept)) {
-            tracing::warn!("{error}");
-        }
+        warn_of(release::undo(&Record { owned: Vec::new(), ..record }));
     }
     result
 }
 
-fn now() -> (u64, u32) {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (since.as_secs(), since.subsec_nanos())
+/// The reason that is told is the first one.
+fn warn_of(undone: Result<()>) {
+    if let Err(error) = undone {
+        tracing::warn!("{error}");
+    }
 }
 
 fn create_in(

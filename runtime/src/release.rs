@@ -22,25 +22,32 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// Everything that could not be undone, together.
 pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<(), Error> {
+    record.map_or(Ok(()), undo)?;
+    entry.remove()
+}
+
+/// The same without the entry.
+///
+/// # Errors
+/// Everything that could not be undone, together.
+pub fn undo(record: &Record) -> std::result::Result<(), Error> {
     let mut problems: Vec<String> = Vec::new();
     let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.to_string()));
-    if let Some(record) = record {
-        note(kill(record));
-        if let Some(unit) = &record.unit {
-            note(stop_unit(unit, record));
-        }
-        if let Some(dir) = &record.cgroup {
-            note(remove_cgroup(dir));
-        }
-        if let Some(group) = &record.resctrl {
-            note(resctrl::remove(group));
-        }
-        for dir in &record.owned {
-            note(remove_tree(dir));
-        }
+    note(kill(record));
+    if let Some(unit) = &record.unit {
+        note(stop_unit(unit, record));
+    }
+    if let Some(dir) = &record.cgroup {
+        note(remove_cgroup(dir));
+    }
+    if let Some(group) = &record.resctrl {
+        note(resctrl::remove(group));
+    }
+    for dir in &record.owned {
+        note(remove_tree(dir));
     }
     if problems.is_empty() {
-        return entry.remove();
+        return Ok(());
     }
     Err(Error::text(format!("the container is not wholly removed, try again: {}", problems.join("; "))))
 }

@@ -15,6 +15,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The version of the record; a newer one is refused, an older one is understood.
 pub const RECORD_VERSION: u32 = 1;
@@ -194,6 +195,26 @@ impl Store {
         }
     }
 
+    /// The same, with directories that belong to the container alone, to be made only now: whatever becomes of us,
+    /// they go with it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is one of that name.
+    pub fn reserve_with(&self, id: &str, owned: Vec<PathBuf>) -> Result<Entry> {
+        let entry = self.reserve(id)?;
+        let (owner, _) = ctr_isolation::sys::process::effective_ids();
+        let record = Record {
+            version: RECORD_VERSION,
+            id: id.into(),
+            created: now(),
+            owner,
+            owned,
+            ..Record::default()
+        };
+        entry.begin()?.note(&record)?;
+        Ok(entry)
+    }
+
     fn create(&self) -> Result<()> {
         private_dir()
             .recursive(true)
@@ -321,14 +342,14 @@ impl Entry {
         Ok(Some(record))
     }
 
-    /// Begins the record of a new container, which [`Recording::note`] goes on with.
+    /// Begins the record of a new container, or goes on with that of one reserved, by [`Recording::note`].
     ///
     /// # Errors
     /// The kernel's.
     pub fn begin(&self) -> Result<Recording> {
         let path = self.path(file::STATE);
         let mut options = File::options();
-        let file = options.append(true).create_new(true).mode(0o600).open(&path);
+        let file = options.append(true).create(true).mode(0o600).open(&path);
         Ok(Recording { file: file.doing(|| format!("make {}", path.display()))? })
     }
 
@@ -350,6 +371,25 @@ impl Entry {
         options.write(true).create(true).truncate(true).mode(0o600);
         let result = options.open(&new).and_then(|mut file| file.write_all(bytes));
         result.and_then(|()| std::fs::rename(&new, &path)).doing(|| format!("write {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Removes every file but the record, which becomes that of a container yet to be made, as `record` says.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear(&self, record: &Record) -> Result<()> {
+        let Record { id, owner, owned, .. } = record.clone();
+        let new = Record { version: RECORD_VERSION, id, created: now(), owner, owned, ..Record::default() };
+        self.write(&new)?;
+        for name in
+            std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.file_name())
+        {
+            if name != file::STATE {
+                let path = self.dir.join(&name);
+                std::fs::remove_file(&path).doing(|| format!("remove {}", path.display()))?;
+            }
+        }
         Ok(())
     }
 
@@ -393,6 +433,19 @@ impl Recording {
 fn line(record: &Record) -> Result<String> {
     let text = serde_json::to_string(record).map_err(|error| Error::text(error.to_string()))?;
     Ok(text + "\n")
+}
+
+/// Now, in seconds and nanoseconds since 1970.
+pub fn now() -> (u64, u32) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs(), since.subsec_nanos())
+}
+
+/// The parent of process `pid` (proc_pid_stat(5)).
+pub fn parent(pid: i32) -> Option<i32> {
+    let text = fs::read_small(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// When process `pid` started, in clock ticks since boot, and whether it is only a zombie; `None` when there is none

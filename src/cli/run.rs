@@ -232,7 +232,13 @@ pub struct Logs {
 
 /// Joins the caller's terminal to a detached container.
 #[derive(Args, Clone, Debug)]
-#[command(about = "Join this terminal to a detached container")]
+#[command(
+    about = "Join this terminal, or standard input and output, to a detached container",
+    long_about = "Join this terminal, or standard input and output, to a detached container.\n\n\
+                  Input goes to it if it was started with --interactive, and the end of the input too. Any number may \
+                  be attached. Who leaves, by the keys, control-C without a terminal, or a signal, leaves it running. \
+                  The exit status is its program's."
+)]
 pub struct Attach {
     /// The container
     #[arg(value_name = "NAME")]
@@ -242,7 +248,7 @@ pub struct Attach {
     #[arg(long)]
     pub no_stdin: bool,
 
-    /// The keys that leave it running
+    /// The keys that leave it running, if it has a terminal: letters, or ctrl- and a letter
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     pub detach_keys: String,
 }

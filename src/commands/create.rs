@@ -7,6 +7,7 @@ use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Options};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{self, Plan, Request};
+use ctr_runtime::state::absolute;
 
 /// Makes a container that waits for `start`.
 ///
@@ -37,7 +38,9 @@ pub fn request(context: &Context, id: &str, flags: &BundleFlags, has_console: bo
 /// # Errors
 /// What is wrong with the bundle.
 pub fn planned(flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, Facts)> {
-    let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
+    // As with crun, relative to where the caller is, not to the bundle.
+    let config = flags.config.as_deref().map(absolute).transpose()?;
+    let bundle = Bundle::load(&flags.bundle, config.as_deref())?;
     let facts = Facts::read();
     let plan = plan::create::create(&bundle, request, &facts)?;
     for warning in &plan.warnings {

@@ -2,13 +2,14 @@
 
 use super::context::Context;
 use crate::cli::oci::Exec;
-use crate::foreground::{Foreground, Input};
+use crate::foreground::{AS_RUNC, Foreground};
 use anyhow::{Context as _, Result, bail};
 use ctr_isolation::capabilities;
 use ctr_runtime::container::{self, Container, Options};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::Request;
 use oci_spec::runtime::{LinuxCapabilitiesBuilder, Process, UserBuilder};
+use std::path::PathBuf;
 
 /// Starts one more process in a container; returns its status unless detached.
 ///
@@ -23,16 +24,29 @@ pub fn exec(context: &Context, flags: &Exec) -> Result<u8> {
         console_socket: flags.console_socket.clone(),
         pidfd_socket: flags.pidfd_socket.clone(),
         may_start_again: true,
+        cgroup: cgroup(&flags.cgroup)?,
         ..Options::default()
     };
-    if !flags.cgroup.is_empty() {
-        bail!("exec --cgroup is not supported yet: the process joins the container's own cgroup");
-    }
     let foreground = (!flags.detach).then(Foreground::begin).transpose()?;
     let started = container.exec(&process, &request, &options, flags.ignore_paused, &Facts::read())?;
     match foreground {
-        Some(foreground) => Ok(foreground.wait(&started, Input::Forward)?.status() as u8),
+        Some(foreground) => Ok(foreground.wait(started, AS_RUNC)?.status() as u8),
         None => Ok(0),
+    }
+}
+
+/// The cgroup of `--cgroup`, below the container's own. A list of controllers before it is for cgroup v1, as in runc.
+fn cgroup(words: &[String]) -> Result<Option<PathBuf>> {
+    match words {
+        [] => Ok(None),
+        [path] if !path.contains(':') => {
+            if path.split('/').any(|part| part == "..") {
+                bail!("--cgroup {path}: it is not below the container's own cgroup");
+            }
+            Ok(Some(path.into()))
+        }
+        [path] => bail!("--cgroup {path}: cgroup v2 has one hierarchy: give PATH, without controllers"),
+        _ => bail!("--cgroup: cgroup v2 has one hierarchy: give one PATH"),
     }
 }
 

@@ -2,35 +2,46 @@
 
 use super::context::Context;
 use crate::cli::oci::{Delete, Kill};
-use anyhow::{Context as _, Result, bail};
+use crate::private;
+use anyhow::{Context as _, Result};
 use ctr_isolation::signal;
 use ctr_runtime::Error;
 use ctr_runtime::container::Container;
+use regex_lite::Regex;
 
-/// Sends a signal to a container.
+/// Sends a signal to a container, or to all whose names match.
 ///
 /// # Errors
 /// When it is no signal, or the container does not run.
 pub fn kill(context: &Context, flags: &Kill) -> Result<()> {
-    if flags.regex {
-        bail!("kill --regex is not supported yet: name the container");
-    }
     let number =
         signal::parse(&flags.signal).with_context(|| format!("unknown signal {:?}", flags.signal))?;
-    Ok(context.container(&flags.id)?.kill(number, flags.all)?)
+    let kill = |id: &str| Ok(context.container(id)?.kill(number, flags.all)?);
+    if flags.regex { for_each_match(context, &flags.id, kill) } else { kill(&flags.id) }
 }
 
-/// Removes a container.
+/// Removes a container, or all whose names match.
 ///
 /// # Errors
 /// When it still runs and `--force` was not given, or something of it cannot be removed.
 pub fn delete(context: &Context, flags: &Delete) -> Result<()> {
-    if flags.regex {
-        bail!("delete --regex is not supported yet: name the container");
-    }
-    match Container::delete(&context.store, &flags.id, flags.force) {
-        // With --force what is to be gone is gone.
-        Err(Error::NotFound(_)) if flags.force => Ok(()),
+    let delete = |id: &str| match Container::delete(&context.store, id, flags.force) {
+        // With --force what is to be gone is gone. A boot takes the state and leaves the store.
+        Err(Error::NotFound(_)) if flags.force => private::remove_left(context, id).map(drop),
         other => Ok(other?),
+    };
+    if flags.regex { for_each_match(context, &flags.id, delete) } else { delete(&flags.id) }
+}
+
+/// Does `what` to every container whose name has `pattern` in it, and tells of the last failure, as crun does.
+fn for_each_match(context: &Context, pattern: &str, what: impl Fn(&str) -> Result<()>) -> Result<()> {
+    let pattern = Regex::new(pattern).with_context(|| format!("--regex {pattern:?}"))?;
+    let mut last = Ok(());
+    for name in context.store.list()?.iter().filter(|name| pattern.is_match(name)) {
+        let done = what(name).with_context(|| format!("container {name:?}"));
+        if let Err(error) = std::mem::replace(&mut last, done) {
+            tracing::error!("{}", crate::output::chain(&error));
+        }
     }
+    last
 }

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::cli::oci::{Format, List};
-use crate::{output, time};
+use crate::{output, supervisor, time};
 use anyhow::Result;
 use ctr_runtime::Status;
 use ctr_runtime::container::Container;
@@ -25,11 +25,18 @@ struct Row {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
     owner: String,
+    /// Ours: how its program ended, where somebody of ours has seen it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_status: Option<i32>,
 }
 
 impl Row {
     fn new(container: Container) -> Self {
         let status = container.status();
+        let exit_status = match status {
+            Status::Stopped => std::fs::read_to_string(container.entry.path(supervisor::STATUS)).ok(),
+            _ => None,
+        };
         let record = container.record;
         let (seconds, nanoseconds) = record.created;
         Row {
@@ -42,6 +49,7 @@ impl Row {
             created: time::rfc3339_nanos(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)),
             annotations: record.annotations,
             owner: user_name(record.owner),
+            exit_status: exit_status.and_then(|text| text.parse().ok()),
         }
     }
 }

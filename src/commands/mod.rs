@@ -1,22 +1,24 @@
 //! One verb, one file.
 
+pub mod attach;
 pub mod completion;
 pub mod context;
 pub mod create;
-pub mod detached;
 pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;
+pub mod logs;
 pub mod man;
 pub mod plan;
 pub mod ps;
 pub mod run;
 pub mod run_image;
 pub mod spec;
+pub mod stop;
 
 use crate::cli::{Global, Verb};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use context::Context;
 
 /// Does what `verb` says; the status the program is to end with.
@@ -35,8 +37,6 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
     }
     let context = Context::new(global)?;
     match &verb {
-        Verb::Logs(flags) => detached::logs(&context, flags)?,
-        Verb::Stop(flags) => detached::stop(&context, flags)?,
         Verb::Run(flags) if flags.is_image_door() => return run_image::run(&context, flags),
         Verb::Run(flags) => return run::run(&context, flags),
         Verb::Exec(flags) => return exec::exec(&context, flags),
@@ -50,7 +50,12 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Ps(flags) => ps::ps(&context, flags)?,
         Verb::Pause(flags) => context.container(&flags.id)?.pause()?,
         Verb::Resume(flags) => context.container(&flags.id)?.resume()?,
-        other => bail!("this build does not have {other:?}"),
+        Verb::Logs(flags) => logs::logs(&context, flags)?,
+        Verb::Attach(flags) => return attach::attach(&context, flags),
+        Verb::Stop(flags) => stop::stop(&context, flags)?,
+        Verb::Restart(flags) => stop::restart(&context, flags)?,
+        // They need no context and have been done.
+        Verb::Completion(_) | Verb::Features(_) | Verb::Spec(_) | Verb::Man(_) => {}
     }
     Ok(0)
 }

@@ -1,10 +1,10 @@
 //! `plan`: what `create`, `run` or `exec` would do, without doing it.
 
 use super::context::Context;
-use super::{create, exec};
+use super::{create, exec, run_image};
 use crate::cli::oci::{Format, Plan, Planned};
 use crate::output;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::describe::{self, Step};
 use serde::Serialize;
@@ -27,9 +27,7 @@ pub fn plan(context: &Context, flags: &Plan) -> Result<()> {
                 create::request(context, &verb.id, &verb.bundle, verb.bundle.console_socket.is_some())?;
             create::planned(&verb.bundle, &request)?.1
         }
-        Planned::Run(verb) if verb.is_image_door() => {
-            bail!("plan run --image is not there yet: plan create takes a bundle")
-        }
+        Planned::Run(verb) if verb.is_image_door() => run_image::plan(context, verb)?,
         Planned::Run(verb) => {
             let id = verb.name().context("the container's name is missing")?;
             let request = create::request(context, id, &verb.bundle, true)?;

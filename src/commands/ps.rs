@@ -9,7 +9,7 @@ use std::process::Command;
 /// Prints the processes of a container: their ids as JSON, or what ps(1) says of them.
 ///
 /// # Errors
-/// When there is no such container, it has no cgroup, or ps(1) fails.
+/// When there is no such container, it has neither cgroup nor PID namespace of its own, or ps(1) fails.
 pub fn ps(context: &Context, flags: &Ps) -> Result<()> {
     let pids = context.container(&flags.id)?.processes()?;
     if flags.format == Format::Json {

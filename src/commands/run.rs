@@ -3,9 +3,12 @@
 use super::context::Context;
 use super::create;
 use crate::cli::run::Run;
-use crate::foreground::{Foreground, Input};
+use crate::foreground::{AS_RUNC, Foreground};
+use crate::supervisor;
 use anyhow::{Context as _, Result};
+use ctr_isolation::sys::fs;
 use ctr_runtime::container::{self, Container, Options};
+use std::os::fd::AsFd;
 
 /// Runs a bundle; returns the status of its program.
 ///
@@ -21,9 +24,13 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let foreground = attached.then(Foreground::begin).transpose()?;
     let started = container::create(&context.store, &bundle, &plan, &options, &facts)?;
     let Some(foreground) = foreground else { return Ok(0) };
-    let ended = foreground.wait(&started, Input::Forward);
+    let ended = foreground.wait(started, AS_RUNC);
     if !flags.keep {
         Container::delete(&context.store, id, true)?;
+        return Ok(ended?.status() as u8);
     }
-    Ok(ended?.status() as u8)
+    let status = ended?.status();
+    let directory = fs::open(&context.store.dir_of(id), fs::O_DIRECTORY)?;
+    supervisor::note_status(directory.as_fd(), status)?;
+    Ok(status as u8)
 }

@@ -2,87 +2,124 @@
 
 use super::context::Context;
 use crate::cli::run::Run;
-use crate::foreground::{Foreground, Input};
-use crate::run::{self, Caller};
-use crate::supervisor;
-use anyhow::{Context as _, Result, bail};
+use crate::foreground::{Foreground, Manners};
+use crate::private::{Note, Private};
+use crate::run::{self, Caller, Compiled};
+use crate::supervisor::{self, Start};
+use anyhow::{Result, bail};
+use ctr_isolation::sys::{fs, process};
 use ctr_runtime::bundle::Bundle;
-use ctr_runtime::container::{self, Container, Options, Started};
+use ctr_runtime::container::{self, Started};
 use ctr_runtime::facts::Facts;
-use ctr_runtime::plan;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use ctr_runtime::plan::{self, Plan};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 /// Runs an image or a root file system; returns the status of its program, or 0 when detached.
 ///
 /// # Errors
 /// What is wrong with the flags, or what the kernel refused.
 pub fn run(context: &Context, flags: &Run) -> Result<u8> {
-    let name = match flags.name() {
-        Some(name) => name.to_owned(),
-        None => run::generate_name(|name| context.store.dir_of(name).exists()),
-    };
+    run::guard(flags, &context.settings)?;
+    let name = name(context, flags);
     if context.store.dir_of(&name).exists() {
-        bail!(
-            "container {name:?} exists already: choose another name, or remove it with `delete --force {name}`"
-        );
+        bail!(ctr_runtime::Error::Exists(name));
     }
-    if flags.detach {
-        return supervisor::detach(context, &name, || make(context, flags, &name), flags.image.rm);
+    let note = Note {
+        root: context.settings.root.clone(),
+        remove: flags.image.rm,
+        interactive: flags.image.interactive,
+    };
+    if flags.detach { detached(context, flags, &name, &note) } else { attached(context, flags, &name, &note) }
+}
+
+fn name(context: &Context, flags: &Run) -> String {
+    let is_taken = |name: &str| context.store.dir_of(name).exists();
+    flags.name().map_or_else(|| run::generate_name(is_taken), str::to_owned)
+}
+
+fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
+    let private = Private::make(context, name, note)?;
+    let start = Start {
+        private: &private,
+        note,
+        terminal: flags.image.tty,
+        keep_fds: flags.bundle.preserve_fds,
+        make: &|| make(context, flags, &private),
+    };
+    if let Err(error) = supervisor::detach(context, &start) {
+        private.give_up();
+        return Err(error);
     }
+    crate::output::print(&format!("{name}\n"))?;
+    Ok(0)
+}
+
+fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
     let foreground = Foreground::begin()?;
-    let started = make(context, flags, &name)?;
-    let input = if flags.image.interactive { Input::Forward } else { Input::Leave };
-    let ended = foreground.wait(&started, input);
-    if flags.image.rm {
-        Container::delete(&context.store, &name, true)?;
+    let private = Private::make(context, name, note)?;
+    if !flags.image.interactive && !flags.image.tty {
+        // What is on our standard input is for who comes after us.
+        process::dup_onto(fs::open(Path::new("/dev/null"), fs::O_RDWR)?.as_fd(), 0)?;
     }
-    Ok(ended?.status() as u8)
-}
-
-/// Where the parts of a container that belong to it alone are kept.
-pub fn private_dir(store: &Path, name: &str) -> PathBuf {
-    store.join("containers").join(name)
-}
-
-fn make(context: &Context, flags: &Run, name: &str) -> Result<Started> {
-    ctr_runtime::state::check_id(name)?;
-    let private = private_dir(&context.settings.store, name);
-    // No container of this name exists: what is here was left by one that was killed while it was made.
-    remove(&private)?;
-    let mut builder = std::fs::DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(&private)
-        .with_context(|| format!("make {}", private.display()))?;
-    let result = make_in(context, flags, name, &private);
-    if result.is_err() {
-        remove(&private)?;
+    let started = match make(context, flags, &private) {
+        Ok(started) => started,
+        Err(error) => {
+            private.give_up();
+            return Err(error);
+        }
+    };
+    let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
+    let manners = Manners { forward_input: flags.image.interactive, default_actions: true };
+    let status = foreground.wait(started, manners)?.status();
+    // It may have been removed, or restarted, by others meanwhile.
+    let is_ours =
+        container::Container::open(&context.store, name).is_ok_and(|container| container.record.pid == pid);
+    if is_ours {
+        supervisor::note_status(directory.as_fd(), status)?;
+        if Note::read(&private.directory)?.remove {
+            supervisor::remove_own(context, &private, pid)?;
+        }
     }
-    result
+    Ok(status as u8)
 }
 
-fn make_in(context: &Context, flags: &Run, name: &str, private: &Path) -> Result<Started> {
+fn make(context: &Context, flags: &Run, private: &Private) -> Result<Started> {
+    let caller = Caller::of_process();
+    let compiled = run::prepare(flags, &private.name, &context.settings, &caller, &private.directory)?;
+    let (bundle, plan, facts) = planned(context, flags, &private.name, &private.directory, compiled)?;
+    let options = private.options(flags.bundle.pid_file.clone());
+    Ok(container::create_reserved(&private.entry, &bundle, &plan, &options, &facts)?)
+}
+
+/// What [`run`] would do, without making anything.
+///
+/// # Errors
+/// What is wrong with the flags.
+pub fn plan(context: &Context, flags: &Run) -> Result<Plan> {
+    let name = name(context, flags);
+    ctr_runtime::state::check_id(&name)?;
+    let directory = crate::private::directory(context, &name);
+    let compiled = run::foresee(flags, &name, &context.settings, &Caller::of_process(), &directory)?;
+    Ok(planned(context, flags, &name, &directory, compiled)?.1)
+}
+
+fn planned(
+    context: &Context,
+    flags: &Run,
+    name: &str,
+    directory: &Path,
+    compiled: Compiled,
+) -> Result<(Bundle, Plan, Facts)> {
     let request = plan::Request { has_console: true, ..context.request(name, flags.bundle.preserve_fds)? };
-    let compiled = run::prepare(flags, name, &context.settings, &Caller::of_process(), private)?;
-    for warning in &compiled.warnings {
-        tracing::warn!("{warning}");
-    }
     let text = serde_json::to_vec(&compiled.spec)?;
-    let bundle = Bundle { dir: private.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
+    let bundle = Bundle { dir: directory.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
     let facts = Facts::read();
     let plan = plan::create::create(&bundle, &request, &facts)?;
-    for warning in &plan.warnings {
+    for warning in compiled.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
     }
-    let owned = vec![private.to_owned()];
-    let options = Options { run: true, owned, pid_file: flags.bundle.pid_file.clone(), ..Options::default() };
-    Ok(container::create(&context.store, &bundle, &plan, &options, &facts)?)
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    Ok(ctr_runtime::release::remove_tree(dir)?)
+    Ok((bundle, plan, facts))
 }
 
 /// podman's status for an error: 127 when the program was not found, 126 when it cannot be executed, else 125.

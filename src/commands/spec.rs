@@ -2,11 +2,11 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{cli::oci::Spec, output};
 
@@ -23,9 +23,12 @@ pub fn spec(flags: &Spec) -> Result<()> {
         return Ok(output::print(&text)?);
     }
     let file = file(flags);
-    let new = OpenOptions::new().write(true).create_new(true).open(&file);
-    let mut new =
-        new.with_context(|| format!("write {}: remove the file first if it exists", file.display()))?;
+    let mut new = match OpenOptions::new().write(true).create_new(true).open(&file) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{} is there already: remove the file first", file.display())
+        }
+        other => other.with_context(|| format!("write {}", file.display()))?,
+    };
     new.write_all(text.as_bytes()).with_context(|| format!("write {}", file.display()))
 }
 

@@ -18,7 +18,8 @@ mod working_directory;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use ctr_images::host::{self, HostFacts, HostImage, Personal, Resolver};
+use capabilities::Granted;
+use ctr_images::host::{self, HostFacts, HostImage, Installed, Personal, Resolver};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
 use crate::{
@@ -64,6 +65,42 @@ pub fn prepare(
     }
 }
 
+/// The configuration that [`prepare`] would make, without making anything.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn foresee(
+    run: &Run,
+    name: &str,
+    settings: &Settings,
+    caller: &Caller,
+    private: &Path,
+) -> Result<Compiled> {
+    if run.image.image.as_deref() != Some(HOST) {
+        return prepare(run, name, settings, caller, private);
+    }
+    let request = Request::read(run, name, settings, caller)?;
+    let image = host_image(&request)?;
+    let installed = Installed::foresee(&image, private);
+    // It need not be there yet, but what it will be in is.
+    let place = private.ancestors().find(|place| place.exists()).unwrap_or(private);
+    compile(&request, &root_fs(&image, installed, place), settings, caller)
+}
+
+/// Starts us again from where a container cannot get at our file, if its program may trace (see [`guard`]).
+///
+/// # Errors
+/// The kernel's, or what is wrong with the flags.
+pub fn guard(run: &Run, settings: &Settings) -> Result<()> {
+    let granted = Granted::new(&settings.run.capabilities, &run.image.cap_add, &run.image.cap_drop)?;
+    let may_trace = ctr_isolation::capabilities::parse("SYS_PTRACE")
+        .is_some_and(|trace| granted.bounding & trace.bitmask() != 0);
+    if may_trace && !Caller::of_process().needs_user_namespace() {
+        ctr_isolation::guard::own_program()?;
+    }
+    Ok(())
+}
+
 /// The image `host` for one container.
 fn host_image(request: &Request) -> Result<HostImage> {
     let root = Path::new("/");
@@ -83,17 +120,21 @@ fn numbers(user: &str) -> Option<(u32, u32)> {
 }
 
 fn install<'a>(image: &'a HostImage, private: &Path) -> Result<RootFs<'a>> {
-    let installed = host::install(image, private)?;
+    Ok(root_fs(image, host::install(image, private)?, private))
+}
+
+/// The root file system in which `installed` is, whose layers are in `place`.
+fn root_fs<'a>(image: &'a HostImage, installed: Installed, place: &Path) -> RootFs<'a> {
     let text = |path: &str| {
         let file = image.files.iter().find(|(name, _)| name == Path::new(path));
         file.map(|(_, text)| text.clone()).unwrap_or_default()
     };
-    Ok(RootFs {
+    RootFs {
         path: installed.rootfs,
         image: Some(image),
-        layers: if can_hold_layers(private) { installed.layers } else { Vec::new() },
+        layers: if can_hold_layers(place) { installed.layers } else { Vec::new() },
         accounts: Accounts { passwd: text("/etc/passwd"), group: text("/etc/group") },
-    })
+    }
 }
 
 /// An overlay's upper layer cannot be on an overlay, which is what a container's own root often is.

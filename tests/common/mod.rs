@@ -302,6 +302,12 @@ impl Case {
         self.set("/mounts/-", mount)
     }
 
+    /// Leaves where its cgroup is to be to the program, which names it after the container.
+    pub fn without_cgroup_path(&mut self) -> &mut Self {
+        self.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        self
+    }
+
     /// Leaves a namespace out.
     pub fn without_namespace(&mut self, kind: &str) -> &mut Self {
         self.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|found| found["type"] != kind);
@@ -339,6 +345,7 @@ impl Case {
         command.arg("--root").arg(self.store()).args(args).stdin(Stdio::null());
         // They are ours, not settings of the program.
         command.env_remove("CTR_BIN").env_remove("CTR_TEST_SKIPS");
+        command.env("CTR_STORE", self.path("private"));
         command
     }
 
@@ -402,6 +409,33 @@ impl Case {
     pub fn up(&mut self) -> &mut Self {
         // As a PID namespace's init it must ask for a signal to get it.
         self.sh("trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done").start_up()
+    }
+
+    /// Arguments that run the image `host` under the container's name.
+    pub fn hosting<'a>(&'a self, flags: &[&'a str], program: &[&'a str]) -> Vec<&'a str> {
+        let before = ["run", "--image", "host", "--name", self.id.as_str()];
+        [&before, flags, &["--"], program].concat()
+    }
+
+    /// Runs a script in the image `host`.
+    #[track_caller]
+    pub fn host(&self, flags: &[&str], script: &str) -> Output {
+        self.ctr(&self.hosting(&[&["--rm"], flags].concat(), &["sh", "-c", script]))
+    }
+
+    /// Runs a script in the image `host`, detached.
+    #[track_caller]
+    pub fn detach(&self, flags: &[&str], script: &str) {
+        let out = self.ctr(&self.hosting(&[&["--detach"], flags].concat(), &["sh", "-c", script]));
+        assert_eq!(out.ok(), format!("{}\n", self.id));
+    }
+
+    /// The pid of the supervisor, from the record.
+    #[track_caller]
+    pub fn supervisor(&self) -> i32 {
+        let record = fs::read(self.store().join(&self.id).join("state.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        record["supervisor"][0].as_i64().unwrap() as i32
     }
 
     /// Creates and starts what is configured.
@@ -522,4 +556,94 @@ fn default_config(id: &str) -> Value {
     config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": uid(), "size": 1}]);
     config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": gid(), "size": 1}]);
     config
+}
+
+/// A terminal of the test's own, with a program that has it for its controlling terminal.
+#[derive(Debug)]
+pub struct Terminal {
+    master: File,
+    child: Child,
+    seen: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Terminal {
+    /// Starts `command` in a new session on a new terminal of 24 rows and 80 columns.
+    pub fn start(command: &Command) -> Self {
+        let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).unwrap();
+        let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut session = Command::new("setsid");
+        session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => session.env(name, value),
+                None => session.env_remove(name),
+            };
+        }
+        let child = session.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let (master, seen) = (File::from(pty.master), std::sync::Arc::<std::sync::Mutex<String>>::default());
+        let (mut reader, all) = (master.try_clone().unwrap(), seen.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count) = std::io::Read::read(&mut reader, &mut buffer) {
+                all.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        Terminal { master, child, seen }
+    }
+
+    pub fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// All that was printed.
+    pub fn seen(&self) -> String {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until `text` was printed.
+    #[track_caller]
+    pub fn expect(&self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.seen().contains(text) {
+            assert!(Instant::now() < until, "waited 10 s for {text:?} in {:?}", self.seen());
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// The pid of the program.
+    pub fn pid(&self) -> i32 {
+        // setsid(1) only forks where it leads a process group, which our child does not.
+        self.child.id() as i32
+    }
+
+    /// Changes the size, as a window does.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        ctr_isolation::sys::terminal::set_size(std::os::fd::AsFd::as_fd(&self.master), rows, columns)
+            .unwrap();
+    }
+
+    /// Whether keys are echoed and make lines and signals, as in a terminal that nobody has changed.
+    pub fn is_cooked(&self) -> bool {
+        use nix::sys::termios::LocalFlags;
+        let flags = nix::sys::termios::tcgetattr(&self.master).unwrap().local_flags;
+        flags.contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG)
+    }
+
+    /// Waits for the end of the program; its status.
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
+            }
+            if Instant::now() > until {
+                let _ = self.child.kill();
+                panic!("no end: {:?}", self.seen());
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
 }

@@ -41,11 +41,21 @@ pub fn install(image: &HostImage, private: &Path) -> io::Result<Installed> {
     let private_fd = open_directory(AT_FDCWD, private)?;
     let rootfs = Fresh::new(private_fd.as_fd(), Path::new("rootfs"))?;
     rootfs.write(image)?;
-    let layers = Fresh::new(private_fd.as_fd(), Path::new("layers"))?;
-    Ok(Installed {
-        rootfs: private.join("rootfs"),
-        layers: layers.make_layers(image, &private.join("layers"))?,
-    })
+    Fresh::new(private_fd.as_fd(), Path::new("layers"))?.make_layers(image)?;
+    Ok(Installed::foresee(image, private))
+}
+
+impl Installed {
+    /// Where [`install`] would put the parts of `image`.
+    pub fn foresee(image: &HostImage, private: &Path) -> Installed {
+        let layer = |number| layer(number).map(|name| private.join("layers").join(name)).into();
+        Installed { rootfs: private.join("rootfs"), layers: (0..image.lowers.len()).map(layer).collect() }
+    }
+}
+
+/// The names of the upper and the work directory of the lower `number`.
+fn layer(number: usize) -> [PathBuf; 2] {
+    ["upper", "work"].map(|kind| PathBuf::from(format!("{number}-{kind}")))
 }
 
 /// A path of the image, from its root directory.
@@ -92,17 +102,17 @@ impl Fresh {
     }
 
     /// One upper and one work directory a lower. They must be on one file system, and apart.
-    fn make_layers(&self, image: &HostImage, path: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    fn make_layers(&self, image: &HostImage) -> io::Result<()> {
         let make = |(number, lower): (usize, &Lower)| {
-            let [upper, work] = ["upper", "work"].map(|kind| PathBuf::from(format!("{number}-{kind}")));
+            let [upper, work] = layer(number);
             self.make_directory(&upper, 0o755)?;
             self.make_directory(&work, 0o755)?;
             for place in &lower.places {
                 self.make_directory(&upper.join(place), 0o755)?;
             }
-            Ok((path.join(upper), path.join(work)))
+            Ok(())
         };
-        image.lowers.iter().enumerate().map(make).collect()
+        image.lowers.iter().enumerate().try_for_each(make)
     }
 
     fn make_directory(&self, path: &Path, mode: u32) -> io::Result<()> {

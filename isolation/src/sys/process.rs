@@ -1,7 +1,7 @@
 //! Processes, namespaces, credentials and scheduling.
 
 use super::check;
-use crate::{Error, Result};
+use crate::{Context, Error, Result};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -468,6 +468,78 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     check(ret, || format!("close_range({first}.., CLOEXEC)")).map(drop)
 }
 
+/// Closes every descriptor from `first` on that is not close-on-exec: all of ours are, so that it was handed down to
+/// this program.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn close_inherited(first: RawFd) -> Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd").doing(|| "read /proc/self/fd")?;
+    let numbers: Vec<RawFd> =
+        names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        // SAFETY: takes no pointers; that it is no longer open (the list's own) is an error, not undefined.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } == 0 {
+            // SAFETY: whatever in this program owns a descriptor has opened it close-on-exec.
+            unsafe { libc::close(number) };
+        }
+    }
+    Ok(())
+}
+
+/// Gives back to the kernel, as who stays for long should, memory that is free, what lies beyond the end of the stack,
+/// and the pages of this program that it can read from its file again.
+pub fn trim_memory() {
+    // SAFETY: touches only what malloc(3) has free.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let (here, mappings) = (&raw const text as usize, unchanged_mappings(&text));
+    if let Some(start) = start_of_stack(&text) {
+        let end = (here & !4095).saturating_sub(BELOW).max(start);
+        // SAFETY: it lies farther from the frame of this function than any call from here will reach meanwhile, so
+        // that nothing in it is in use.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+    for (start, end) in mappings {
+        // SAFETY: the mapping is of a file, not writable, and has no page that differs from the file's: whatever is
+        // read in it next is the same as before.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// How much of the stack below a frame is left alone.
+const BELOW: usize = 8192;
+
+/// Where the mapping of the stack starts, in the text of `/proc/self/smaps`.
+fn start_of_stack(text: &str) -> Option<usize> {
+    let line = text.lines().find(|line| line.ends_with("[stack]"))?;
+    usize::from_str_radix(line.split_once('-')?.0, 16).ok()
+}
+
+/// The mappings of files, among those of the text of `/proc/self/smaps`, that are not writable and wholly the file's.
+fn unchanged_mappings(text: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [range, rights, _, _, _, path, ..] if range.contains('-') => {
+                let wanted = path.starts_with('/') && !rights.contains('w') && rights.ends_with('p');
+                let number = |text| usize::from_str_radix(text, 16).ok();
+                let ends = range.split_once('-').and_then(|(start, end)| number(start).zip(number(end)));
+                current = ends.filter(|_| wanted);
+            }
+            [range, _, _, _, _] if range.contains('-') => current = None,
+            ["Anonymous:", "0", "kB"] => found.extend(current.take()),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Makes `fd` the descriptor number `target`, open across exec (dup2(2)).
 ///
 /// # Errors
@@ -653,4 +725,25 @@ fn sigset(signals: &[i32]) -> libc::sigset_t {
         }
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_what_the_file_still_has_is_given_back() {
+        let text = "00400000-00401000 r--p 00000000 fe:00 1    /bin/x y\nRss: 4 kB\nAnonymous: 0 kB\n\
+                    00401000-00402000 r-xp 00001000 fe:00 1    /bin/x y\nAnonymous: 0 kB\n\
+                    00402000-00403000 r--p 00002000 fe:00 1    /bin/x y\nAnonymous: 4 kB\n\
+                    00403000-00404000 rw-p 00003000 fe:00 1    /bin/x y\nAnonymous: 0 kB\n\
+                    00404000-00405000 r--s 00003000 fe:00 1    /file\nAnonymous: 0 kB\n\
+                    00500000-00501000 r--p 00000000 00:00 0\nAnonymous: 0 kB\n\
+                    7ff00000-7ff01000 r-xp 00000000 00:00 0    [vdso]\nAnonymous: 0 kB\n";
+        assert_eq!(super::unchanged_mappings(text), [(0x40_0000, 0x40_1000), (0x40_1000, 0x40_2000)]);
+    }
+
+    #[test]
+    fn the_stack_is_found() {
+        let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        assert!(super::start_of_stack(&text).is_some_and(|start| start % 4096 == 0));
+    }
 }

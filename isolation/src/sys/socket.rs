@@ -195,3 +195,19 @@ fn received_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
     }
     fds
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_was_said_is_heard_from_who_did_not_listen() {
+        let (ours, theirs) = pair().unwrap();
+        send(ours.as_fd(), b"unread", &[]).unwrap();
+        send(theirs.as_fd(), b"last words", &[]).unwrap();
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd(), 64).unwrap().0, b"last words");
+        assert_eq!(receive(ours.as_fd(), 64).unwrap().0, b"");
+    }
+}

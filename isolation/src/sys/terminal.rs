@@ -116,12 +116,4 @@ impl Settings {
         unsafe { libc::cfmakeraw(&raw mut termios) };
         Settings(termios)
     }
-
-    /// The same without turning a newline into carriage return and newline, as runc sets up a console.
-    #[must_use]
-    pub fn without_onlcr(&self) -> Settings {
-        let mut termios = self.0;
-        termios.c_oflag &= !libc::ONLCR;
-        Settings(termios)
-    }
 }
