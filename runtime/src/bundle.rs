@@ -62,6 +62,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)> {
     }
     let mut json: Value = serde_json::from_slice(text)
         .map_err(|error| Error::Invalid(vec![Problem::new("", format!("it is not JSON: {error}"))]))?;
+    respell(&mut json);
     let (mut warnings, mut problems) = (Vec::new(), Vec::new());
     loop {
         match serde_path_to_error::deserialize::<_, T>(&json) {
@@ -82,6 +83,20 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)> {
                         return Err(Error::Invalid(problems));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Names of the specification that the library which reads it has another spelling for: those of
+/// `process.scheduler.flags` (config.md, "Linux Process"), in a configuration or in a process alone.
+fn respell(json: &mut Value) {
+    for place in ["/process/scheduler/flags", "/scheduler/flags"] {
+        for flag in json.pointer_mut(place).and_then(Value::as_array_mut).into_iter().flatten() {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
             }
         }
     }
@@ -145,6 +160,16 @@ mod tests {
     #[test]
     fn unknown_keys_are_ignored() {
         assert_eq!(check(r#"{"ociVersion":"1.3.0","nonsense":{"a":1},"linux":{"more":[]}}"#), Ok(vec![]));
+    }
+
+    /// runtime-spec config.md, `scheduler`.
+    #[test]
+    fn the_flags_of_a_scheduler_are_the_specification_s() {
+        let json = r#"{"ociVersion":"1.3.0","process":{"cwd":"/","args":["x"],"user":{"uid":0,"gid":0},
+            "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_RECLAIM",
+            "SCHED_FLAG_DL_OVERRUN","SCHED_FLAG_KEEP_POLICY","SCHED_FLAG_KEEP_PARAMS","SCHED_FLAG_UTIL_CLAMP_MIN",
+            "SCHED_FLAG_UTIL_CLAMP_MAX"]}}}"#;
+        assert_eq!(check(json), Ok(vec![]));
     }
 
     #[test]
