@@ -86,7 +86,9 @@ fn build(
             && prepare.is_empty()
             && net_devices.is_empty()
             && linux.intel_rdt().is_none()
-            && cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_none()),
+            && cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_none())
+            // The parent raises them, which cannot be done from inside.
+            && !(user_namespace && proc.rlimits().is_some()),
         own_user_namespace: user_namespace,
         keyring: (!request.no_new_keyring)
             .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),

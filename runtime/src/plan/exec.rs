@@ -47,8 +47,10 @@ pub fn exec(
     });
     let (affinity, final_affinity) = process::affinity(wanted, &mut check);
     let init = Init {
-        // An ordinary user cannot write the score of a process that may not be dumped any more.
-        at_once: facts.is_root() || wanted.oom_score_adj().is_none(),
+        // An ordinary user cannot write the score of a process that may not be dumped any more; and the parent raises
+        // limits, which cannot be done from inside a user namespace.
+        at_once: (facts.is_root() || wanted.oom_score_adj().is_none())
+            && !(user_namespace && wanted.rlimits().is_some()),
         own_user_namespace: namespaces & super::ns::USER != 0,
         keyring: (!request.no_new_keyring)
             .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
