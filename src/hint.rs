@@ -59,8 +59,23 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
         () if has("read the configuration") && has("no such file") => {
             format!("a bundle is a directory with a config.json, named by --bundle; `{program} spec` writes one")
         }
+        () if has("/process/terminal") && has("`exec`") => {
+            "leave out --detach to have the terminal here, or --tty to do without".to_owned()
+        }
         () if has("/process/terminal") => {
             "or set \"terminal\": false below \"process\" in config.json, if no terminal is needed".to_owned()
+        }
+        () if has("open the cgroup") && has("no such file") => {
+            "it must have been made below the container's own, by the container or in its place".to_owned()
+        }
+        () if has("has no user") || has("has no group") => {
+            "name an account of the container's /etc/passwd and /etc/group, or give numbers".to_owned()
+        }
+        () if has("mount the root file system") && has("no such file") => {
+            "root.path of config.json, which is relative to the bundle, must be there".to_owned()
+        }
+        () if has("fsopen(") && has("no such device") => {
+            "the kernel has no such file system, or not loaded its module: /proc/filesystems lists those it has".to_owned()
         }
         () if has("console socket") => {
             "whoever wants the terminal (an engine, or runc's recvtty) must listen on that socket first".to_owned()

@@ -45,9 +45,9 @@ pub fn print(text: &str) -> io::Result<()> {
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = match errno(cause) {
-            Some(errno) => reason(errno),
-            None => cause.to_string(),
+        let cause = match cause.downcast_ref::<nix::errno::Errno>() {
+            Some(errno) => reason(*errno as i32),
+            None => as_reason(cause.to_string()),
         };
         let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
         if text.is_empty() {
@@ -59,10 +59,12 @@ pub fn chain(error: &anyhow::Error) -> String {
     text
 }
 
-/// The kernel's reason, where `cause` is nothing else.
-fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let of_nix = cause.downcast_ref().map(|errno: &nix::errno::Errno| *errno as i32);
-    of_nix.or_else(|| cause.downcast_ref::<io::Error>()?.raw_os_error())
+/// What std words `No space left on device (os error 28)`, at the end of `text`, in the kernel's and our way.
+fn as_reason(text: String) -> String {
+    let number = text.rsplit_once(" (os error ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+    let Some(number) = number else { return text };
+    let words = io::Error::from_raw_os_error(number).to_string();
+    text.strip_suffix(&words).map_or_else(|| text.clone(), |before| format!("{before}{}", reason(number)))
 }
 
 /// Writes an error on standard error, and below it what the user can do.
@@ -132,5 +134,8 @@ mod tests {
         for error in full {
             assert_eq!(chain(&error.context("write x")), "write x: no space left on device");
         }
+        let within = anyhow!("make /x: {}", io::Error::from_raw_os_error(libc::ENOTDIR));
+        assert_eq!(chain(&within), "make /x: not a directory");
+        assert_eq!(chain(&anyhow!("odd (os error 5)")), "odd (os error 5)");
     }
 }

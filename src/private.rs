@@ -3,12 +3,13 @@
 
 use crate::commands::context::Context;
 use anyhow::{Context as _, Result, bail};
-use ctr_runtime::container::Options;
+use ctr_runtime::container::{Container, Options};
 use ctr_runtime::release::remove_tree;
 use ctr_runtime::state::Entry;
 use ctr_runtime::{Error, Store};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -62,21 +63,23 @@ pub struct Private {
 }
 
 impl Private {
-    /// Takes the name and makes the directory.
+    /// Takes the name and makes the directory. Until the lock that comes along is dropped nobody deletes the container:
+    /// what we would go on to make would then be nobody's.
     ///
     /// # Errors
     /// When the name is taken.
-    pub fn make(context: &Context, name: &str, note: &Note) -> Result<Private> {
+    pub fn make(context: &Context, name: &str, note: &Note) -> Result<(Private, OwnedFd)> {
         ctr_runtime::state::check_id(name)?;
         let directory = directory(context, name);
         refuse_foreign(&directory, context, name)?;
         let entry = context.store.reserve_with(name, vec![directory.clone()])?;
+        let lock = entry.lock()?;
         let private = Private { name: name.to_owned(), entry, directory };
-        let made = private.fill(note);
-        if made.is_err() {
-            private.give_up();
+        if let Err(error) = private.fill(note) {
+            private.give_up(context, lock);
+            return Err(error);
         }
-        made.map(|()| private)
+        Ok((private, lock))
     }
 
     fn fill(&self, note: &Note) -> Result<()> {
@@ -88,11 +91,12 @@ impl Private {
         note.write(&self.directory)
     }
 
-    /// Removes both again. The reason for that is told by who has it.
-    pub fn give_up(&self) {
-        let removed = remove_tree(&self.directory).map_err(Error::from).and_then(|()| self.entry.remove());
-        if let Err(error) = removed {
-            tracing::warn!("{error}");
+    /// Removes both again, and what was made with them. The reason for that is told by who has it.
+    pub fn give_up(&self, context: &Context, lock: OwnedFd) {
+        drop(lock);
+        match Container::delete(&context.store, &self.name, true) {
+            Ok(()) | Err(Error::NotFound(_)) => {}
+            Err(error) => tracing::warn!("{error}"),
         }
     }
 

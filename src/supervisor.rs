@@ -49,11 +49,11 @@ impl std::fmt::Debug for Start<'_> {
     }
 }
 
-/// Starts a container under a supervisor, and returns as soon as its program runs.
+/// Starts a container under a supervisor, and returns as soon as its program runs. Until then both hold its lock.
 ///
 /// # Errors
 /// What its making ran into.
-pub fn detach(context: &Context, start: &Start<'_>) -> Result<()> {
+pub fn detach(context: &Context, start: &Start<'_>, lock: &OwnedFd) -> Result<()> {
     let (ours, theirs) = socket::pair()?;
     match process::clone(0, None)? {
         Cloned::Parent { .. } => {
@@ -67,7 +67,10 @@ pub fn detach(context: &Context, start: &Start<'_>) -> Result<()> {
         }
         Cloned::Child => {
             drop(ours);
-            let done = begin(context, start, theirs).and_then(|mut supervisor| supervisor.run());
+            let begun = begin(context, start, theirs);
+            // For the caller too, which has it from where we have it.
+            let _ = fs::unlock(lock.as_fd());
+            let done = begun.and_then(|mut supervisor| supervisor.run());
             process::exit(i32::from(done.is_err()))
         }
     }

@@ -6,7 +6,7 @@ use crate::attachment::{self, Answer, CHUNK, Say};
 use crate::cli::run::Attach;
 use crate::journal::{Begin, Record};
 use crate::terminal::{self, Raw};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use ctr_isolation::sys::process;
 use ctr_runtime::Status;
 use ctr_runtime::container::Container;
@@ -21,7 +21,10 @@ use std::os::fd::{AsFd, OwnedFd};
 pub fn attach(context: &Context, flags: &Attach) -> Result<u8> {
     let keys = parse_keys(&flags.detach_keys)?;
     let container = context.container(&flags.id)?;
-    let directory = logs::directory(&container)?;
+    let id = &flags.id;
+    let directory = logs::directory(&container).map_err(|_| {
+        anyhow!("only what `run --detach` made of an image can be attached to: `exec -t {id} sh` gets you into {id:?}")
+    })?;
     if container.status() == Status::Stopped {
         bail!(
             "container {0:?} has ended: `logs {0}` has what it wrote, `restart {0}` starts it anew",

@@ -39,7 +39,7 @@ fn name(context: &Context, flags: &Run) -> String {
 }
 
 fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
-    let private = Private::make(context, name, note)?;
+    let (private, lock) = Private::make(context, name, note)?;
     let start = Start {
         private: &private,
         note,
@@ -47,8 +47,8 @@ fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
         keep_fds: flags.bundle.preserve_fds,
         make: &|| make(context, flags, &private),
     };
-    if let Err(error) = supervisor::detach(context, &start) {
-        private.give_up();
+    if let Err(error) = supervisor::detach(context, &start, &lock) {
+        private.give_up(context, lock);
         return Err(error);
     }
     crate::output::print(&format!("{name}\n"))?;
@@ -57,7 +57,7 @@ fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
 
 fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
     let foreground = Foreground::begin()?;
-    let private = Private::make(context, name, note)?;
+    let (private, lock) = Private::make(context, name, note)?;
     if !flags.image.interactive && !flags.image.tty {
         // What is on our standard input is for who comes after us.
         process::dup_onto(fs::open(Path::new("/dev/null"), fs::O_RDWR)?.as_fd(), 0)?;
@@ -65,10 +65,11 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
     let started = match make(context, flags, &private) {
         Ok(started) => started,
         Err(error) => {
-            private.give_up();
+            private.give_up(context, lock);
             return Err(error);
         }
     };
+    drop(lock);
     let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
     let manners = Manners { forward_input: flags.image.interactive, default_actions: true };
     let status = foreground.wait(started, manners)?.status();

@@ -14,7 +14,7 @@ use ctr_runtime::container::{self, Container, Started, open_process};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan;
 use ctr_runtime::state::file;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a process may take to go after SIGKILL.
@@ -117,9 +117,11 @@ fn restart_one(context: &Context, container: &Container, timeout: Duration) -> R
     stop_one(container, timeout)?;
     wait_for_supervisor(container)?;
     container.renew()?;
+    let lock = container.entry.lock()?;
     let name = container.record.id.clone();
     let private = Private { name, entry: container.entry.clone(), directory };
-    let made = note.write(&private.directory).and_then(|()| start_anew(context, &private, &note, &text));
+    let made =
+        note.write(&private.directory).and_then(|()| start_anew(context, &private, &note, &text, &lock));
     if made.is_err() {
         // It is what it was before: stopped.
         private.entry.write_file(file::CONFIG, &text)?;
@@ -128,7 +130,7 @@ fn restart_one(context: &Context, container: &Container, timeout: Duration) -> R
     made
 }
 
-fn start_anew(context: &Context, private: &Private, note: &Note, text: &[u8]) -> Result<()> {
+fn start_anew(context: &Context, private: &Private, note: &Note, text: &[u8], lock: &OwnedFd) -> Result<()> {
     let bundle = Bundle::parse(private.directory.clone(), text.to_owned())?;
     let request = plan::Request { has_console: true, ..context.request(&private.name, 0)? };
     let terminal = bundle.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
@@ -137,5 +139,5 @@ fn start_anew(context: &Context, private: &Private, note: &Note, text: &[u8]) ->
         let plan = plan::create::create(&bundle, &request, &facts)?;
         Ok(container::create_reserved(&private.entry, &bundle, &plan, &private.options(None), &facts)?)
     };
-    supervisor::detach(context, &Start { private, note, terminal, keep_fds: 0, make: &make })
+    supervisor::detach(context, &Start { private, note, terminal, keep_fds: 0, make: &make }, lock)
 }

@@ -374,6 +374,15 @@ pub fn lock(fd: BorrowedFd<'_>, wait: bool) -> Result<()> {
     check(unsafe { libc::flock(fd.as_raw_fd(), operation) }, || "flock()").map(drop)
 }
 
+/// Gives the lock on `fd` back, for all who have the descriptor from where we have it.
+///
+/// # Errors
+/// The kernel's.
+pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }, || "flock(UN)").map(drop)
+}
+
 /// Reads a small file of the kernel's, such as those of `/proc` and of cgroups, or of our own: in one call where it is
 /// below 4 KiB, which std's way takes six for.
 ///
