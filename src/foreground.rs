@@ -31,7 +31,7 @@ pub struct Foreground {
 }
 
 /// Signals that are ours, or that the kernel sends for faults of our own, are not passed on.
-const OURS: [i32; 10] = [
+const OURS: [i32; 9] = [
     libc::SIGCHLD,
     libc::SIGURG,
     libc::SIGKILL,
@@ -41,7 +41,6 @@ const OURS: [i32; 10] = [
     libc::SIGFPE,
     libc::SIGILL,
     libc::SIGPIPE,
-    libc::SIGTSTP,
 ];
 
 /// Those by which people and scripts ask a program to end.
@@ -163,6 +162,9 @@ impl Waiting {
     }
 
     fn pass_on(&mut self, signal: i32) {
+        if self.manners.default_actions && signal == libc::SIGTSTP {
+            return self.stop();
+        }
         let mut sent = signal;
         if self.manners.default_actions && is_lost(self.started.pid, signal) {
             self.ended_by = Some(signal);
@@ -170,6 +172,14 @@ impl Waiting {
         }
         // That it has ended meanwhile will be seen next.
         let _ = process::pidfd_send_signal(self.started.pidfd.as_fd(), sent);
+    }
+
+    /// Control-Z: the program's process group stops, and so do we until a shell lets us go on.
+    fn stop(&self) {
+        let group = -self.started.pid;
+        let _ = process::kill(group, libc::SIGSTOP);
+        let _ = process::kill(process::getpid(), libc::SIGSTOP);
+        let _ = process::kill(group, libc::SIGCONT);
     }
 }
 

@@ -101,6 +101,35 @@ fn a_program_that_does_not_read_does_not_hold_us_up() {
     terminal.wait();
 }
 
+/// Without a terminal of its own a program is a job of the shell outside.
+#[test]
+fn control_z_stops_a_job_and_fg_lets_it_go_on() {
+    let case = case!();
+    let ticks = "n=0; while :; do n=$((n+1)); echo tick-$n; sleep .1; done";
+    let ctr = case.command(&case.hosting(&["--rm"], &["sh", "-c", &format!("'{ticks}'")]));
+    let words: Vec<_> = ctr.get_args().map(|word| word.to_str().unwrap()).collect();
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "--noprofile", "-i"]);
+    shell.envs(ctr.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut terminal = Terminal::start(&shell);
+    terminal.types(&format!("{} {}\r", ctr.get_program().to_str().unwrap(), words.join(" ")));
+    terminal.expect("\ntick-3");
+    let pid = case.pid();
+    let is_stopped = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
+    terminal.types("\x1a");
+    terminal.expect("Stopped");
+    wait_for("the stop", is_stopped);
+    let ticked = terminal.seen().matches("\ntick-").count();
+    terminal.types("fg\r");
+    wait_for("more ticks", || terminal.seen().matches("\ntick-").count() > ticked + 2);
+    assert!(!is_stopped());
+    terminal.types("\x03");
+    wait_for("its end", || case.ctr(&["list", "-q"]).ok().is_empty());
+    terminal.types("echo status-$?; exit\r");
+    terminal.expect("status-130");
+    terminal.wait();
+}
+
 /// timeout(1) and `kill` end a program that has no handler, as they would outside.
 #[test]
 fn timeout_ends_a_program() {
