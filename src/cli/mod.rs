@@ -1,13 +1,14 @@
 //! The command line: types that say what was typed, and nothing of what it means.
 //!
-//! Building clap's tree of all verbs takes longer than many a verb itself. So [`parse`] first builds the
-//! global flags and the one verb that is named; whatever is unusual there (help, a mistake, an unknown verb)
-//! is left to the whole tree, which alone words what the user reads.
+//! Building clap's tree of all verbs takes longer than many a verb itself. So [`parse`] first tries [`plain`], which
+//! reads what engines send, then builds the global flags and the one verb that is named; whatever is unusual there
+//! (help, a mistake, an unknown verb) is left to the whole tree, which alone words what the user reads.
 
 mod examples;
 pub mod global;
 pub mod oci;
 mod one_dash;
+mod plain;
 pub mod run;
 #[cfg(test)]
 mod tests;
@@ -138,6 +139,9 @@ impl Exit {
 
 /// Reads the command line, `argv[0]` included.
 pub fn parse(argv: Vec<OsString>) -> Result<(Global, Verb), Exit> {
+    if let Some(parsed) = plain::parse(&argv) {
+        return Ok(parsed);
+    }
     let program = program_name(&argv);
     let globals = Global::augment_args(Command::new("")).allow_external_subcommands(true);
     let argv = one_dash::lengthen(&globals, argv);

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::run::Run;
 
 /// What `create` and `run` take to make a container from a bundle.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct BundleFlags {
     /// The bundle: the directory with config.json, to which root.path is relative
     #[arg(short, long, value_name = "DIR", default_value = ".", hide_default_value = true)]
@@ -116,7 +116,7 @@ pub struct Delete {
 }
 
 /// Runs another program in a running container.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(about = "Run another program in a running container")]
 pub struct Exec {
     /// The container

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::oci::BundleFlags;
 
 /// Makes a container and runs it: from a bundle, or from an image or root file system.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(about = "Make a container, run it, and remove it when it ends")]
 pub struct Run {
     /// The new container's name; needed for a bundle, made up for an image
@@ -50,7 +50,7 @@ impl Run {
 }
 
 /// What `run --image` and `run --rootfs` take.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "From an image or a root file system")]
 pub struct ImageFlags {
     /// Start from IMAGE; `host` is this machine's own userland, without its secrets

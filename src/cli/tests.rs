@@ -31,6 +31,57 @@ fn the_whole_tree_reads_what_the_short_way_reads() {
     }
 }
 
+/// Every line of up to so many of these words that the plain way reads, clap reads the same.
+#[test]
+fn the_plain_way_reads_what_clap_reads() {
+    let verbs = ["state", "start", "pause", "resume", "list", "kill", "delete", "create", "run", "exec"];
+    let before = [
+        "",
+        "--root /r",
+        "--root /r --log /l --log-format json --systemd-cgroup",
+        "--debug",
+        "--root",
+        "--log -x",
+    ];
+    let after = [
+        "",
+        "id",
+        "id KILL",
+        "id 9 x",
+        "--force id",
+        "-f id",
+        "-f",
+        "id -f",
+        "-b /b id",
+        "--bundle /b --pid-file /p id",
+        "--bundle /b --bundle /c id",
+        "-d id",
+        "--detach -b /b --console-socket /c id",
+        "id -b /b",
+        "id sh -c x --",
+        "id -t sh",
+        "id -- sh",
+        "-- id",
+        "-b -x id",
+        "id true --root /r",
+        "--keep id",
+        "--image host id",
+    ];
+    let mut plain_ones = 0;
+    for (verb, before, after) in verbs
+        .iter()
+        .flat_map(|verb| before.iter().map(move |b| (verb, b)))
+        .flat_map(|(v, b)| after.iter().map(move |a| (v, b, a)))
+    {
+        let line = format!("{before} {verb} {after}");
+        let Some(plain) = plain::parse(&words(&line)) else { continue };
+        let whole = read_whole("ctr", &words(&line)).unwrap_or_else(|exit| panic!("{line}: {}", exit.text()));
+        assert_eq!(format!("{plain:?}"), format!("{whole:?}"), "{line}");
+        plain_ones += 1;
+    }
+    assert!(plain_ones > 50, "{plain_ones}");
+}
+
 #[test]
 fn what_containerd_sends_is_read() {
     let line = "--root /run/x --log /l.json --log-format json --systemd-cgroup create --bundle /b \

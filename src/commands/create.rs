@@ -46,6 +46,10 @@ pub fn planned(flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, 
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
+    // Profiles name the calls of every kernel and architecture: engines would be told of these at each start.
+    for warning in plan.init.filter.iter().flat_map(|filter| &filter.warnings) {
+        tracing::debug!("{warning}");
+    }
     Ok((bundle, plan, facts))
 }
 

@@ -162,6 +162,17 @@ impl Mount {
         }
     }
 
+    /// What the mount is besides, in the words of its options: `ro,nosuid`; empty when nothing is set.
+    pub fn attributes(&self) -> String {
+        let names = |set: u64, prefix: &'static str| {
+            let set = ATTRIBUTES.iter().filter(move |(bit, _)| set & bit != 0);
+            set.map(move |(_, name)| format!("{prefix}{name}"))
+        };
+        let copied = matches!(self.what, What::New { copy_up: true, .. }).then(|| "tmpcopyup".to_owned());
+        let all = names(self.set, "").chain(names(self.set_recursive, "r")).chain(copied);
+        all.collect::<Vec<_>>().join(",")
+    }
+
     fn set_attributes(&self, mount: BorrowedFd<'_>, set: u64) -> Result<()> {
         if set | self.clear != 0 {
             call::set_attributes(mount, Change { set, clear: self.clear, ..Change::default() })?;
@@ -182,6 +193,18 @@ impl Mount {
         Ok(())
     }
 }
+
+/// Attributes of a mount and the options that set them.
+const ATTRIBUTES: &[(u64, &str)] = &[
+    (attr::RDONLY, "ro"),
+    (attr::NOSUID, "nosuid"),
+    (attr::NODEV, "nodev"),
+    (attr::NOEXEC, "noexec"),
+    (attr::NOATIME, "noatime"),
+    (attr::STRICTATIME, "strictatime"),
+    (attr::NODIRATIME, "nodiratime"),
+    (attr::NOSYMFOLLOW, "nosymfollow"),
+];
 
 /// The old flags of mount(2) for attributes of mount_setattr(2), where a call knows only the old ones.
 fn call_flags(attributes: u64) -> u64 {

@@ -7,8 +7,8 @@ use crate::plan::mounts::{self, Situation};
 use crate::plan::validate::{self, Check};
 use crate::plan::{Cgroup, IdMaps, Init, Launch, Plan, Rdt, Request, Unit, ns, process, resources};
 use ctr_isolation::cgroup::devices;
+use ctr_isolation::personality;
 use ctr_isolation::root::clean;
-use ctr_isolation::{personality, seccomp};
 use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -71,15 +71,7 @@ fn build(
     let late_cgroup = cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_some());
     let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
     let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };
-    let filter = linux.seccomp().as_ref().and_then(|profile| match seccomp::compile(profile) {
-        Ok(filter) => Some(filter),
-        Err(problems) => {
-            for problem in &problems {
-                check.problem(format!("/linux/seccomp{}", problem.pointer), &problem.message);
-            }
-            None
-        }
-    });
+    let filter = process::filter(linux, check);
     let net_devices = net_devices(linux);
     let init = Init {
         at_once: ids.is_none()

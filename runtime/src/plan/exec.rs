@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::plan::validate::{self, Check};
 use crate::plan::{Init, Launch, Plan, Request, process};
-use ctr_isolation::seccomp;
 use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Process};
 use std::ffi::CString;
 
@@ -36,15 +35,7 @@ pub fn exec(
     check.that(console.is_none() || request.has_console, "/process/terminal", || {
         "a terminal needs --console-socket, or `exec` without --detach".into()
     });
-    let filter = linux.seccomp().as_ref().and_then(|profile| match seccomp::compile(profile) {
-        Ok(filter) => Some(filter),
-        Err(problems) => {
-            for problem in &problems {
-                check.problem(format!("/linux/seccomp{}", problem.pointer), &problem.message);
-            }
-            None
-        }
-    });
+    let filter = process::filter(linux, &mut check);
     let (affinity, final_affinity) = process::affinity(wanted, &mut check);
     let init = Init {
         // An ordinary user cannot write the score of a process that may not be dumped any more; and the parent raises

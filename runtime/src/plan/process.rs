@@ -6,10 +6,11 @@ use crate::plan::{Program, Request};
 use ctr_isolation::console::Console;
 use ctr_isolation::identity::{Capabilities, Identity};
 use ctr_isolation::schedule::{Rlimit, Schedule};
+use ctr_isolation::seccomp::{self, Filter};
 use ctr_isolation::sys::process::SchedAttr;
 use ctr_isolation::{capabilities, rlimit};
 use oci_spec::runtime::{
-    Capability, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag,
+    Capability, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
 };
 
@@ -97,6 +98,19 @@ pub fn program(process: &Process, request: &Request) -> Program {
         env,
         cwd: process.cwd().clone(),
         keep_fds: request.keep_fds + request.listen.as_ref().map_or(0, |(count, _)| *count),
+    }
+}
+
+/// The system call filter, of the container's first process and of each that follows.
+pub fn filter(linux: &Linux, check: &mut Check) -> Option<Filter> {
+    match seccomp::compile(linux.seccomp().as_ref()?) {
+        Ok(filter) => Some(filter),
+        Err(problems) => {
+            for problem in &problems {
+                check.problem(format!("/linux/seccomp{}", problem.pointer), &problem.message);
+            }
+            None
+        }
     }
 }
 

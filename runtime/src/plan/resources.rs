@@ -170,9 +170,10 @@ pub fn weight_of_shares(shares: u64) -> u64 {
     if shares >= 262_144 {
         return 10_000;
     }
-    let log = (shares as f64).log2();
+    // Not libc's: it has a variant for each kind of processor, to be chosen when the program starts.
+    let log = libm::log2(shares as f64);
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    10_f64.powf(exponent).ceil() as u64
+    libm::pow(10.0, exponent).ceil() as u64
 }
 
 fn block_io(io: &LinuxBlockIo, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {

@@ -11,7 +11,7 @@ use ctr_runtime::plan::{self, Plan, Request, create, describe, exec};
 use std::path::{Component, Path};
 
 /// Facts of root's host, and of an ordinary user's.
-fn facts(uid: u32) -> Facts {
+pub(crate) fn facts(uid: u32) -> Facts {
     Facts {
         uid,
         gid: uid,
@@ -27,7 +27,7 @@ fn facts(uid: u32) -> Facts {
 }
 
 /// Reads `text` as a configuration and as a process for `exec`, and checks whatever plans come of it: how many.
-pub fn configuration(text: &[u8]) -> usize {
+pub(crate) fn configuration(text: &[u8]) -> usize {
     let (id, mut plans) = ("fuzzed", 0);
     for (uid, systemd) in [(0, false), (0, true), (1000, false), (1000, true)] {
         let facts = facts(uid);
