@@ -168,7 +168,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub env: Vec<String>,
 
-    /// Run as this user: UID[:GID] or NAME[:GROUP] of the container
+    /// Run as this user: UID[:GID], numbers of the container
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
 
