@@ -390,3 +390,20 @@ fn in_a_container_with_masked_paths() {
     let error = out.err();
     assert!(error.contains("proc") && error.contains("masked"), "{error}");
 }
+
+/// runc(8), `--rootless`: false forgives nobody that no cgroup can be made.
+#[test]
+fn rootless_false_wants_a_cgroup() {
+    if is_root() {
+        skip!("root can make cgroups");
+    }
+    let case = case!();
+    case.create().ok();
+    if case.cgroup().is_some() {
+        skip!("a cgroup is delegated to this user");
+    }
+    case.ctr(&["delete", "--force", &case.id]).ok();
+    let bundle = case.bundle();
+    let error = case.ctr(&["--rootless=false", "create", "-b", bundle.to_str().unwrap(), &case.id]).err();
+    assert!(error.contains("cgroup"), "{error}");
+}

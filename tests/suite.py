@@ -62,10 +62,15 @@ def environment(here: Path, listed: dict, source: Path, skips: Path) -> dict:
         CTR_TEST_SKIPS=str(skips),
         # As cargo would; the copy in a guest lies elsewhere than where the program was compiled.
         CARGO_MANIFEST_DIR=str(source),
-        INSTA_WORKSPACE_ROOT=str(source),
+        INSTA_WORKSPACE_ROOT=str(workspace(source)),
         INSTA_UPDATE="no",
         RUST_BACKTRACE="0",
     )
+
+
+def workspace(source: Path) -> Path:
+    """The folder that the paths in a test program begin at: not the package's but the one with the lock file."""
+    return next((folder for folder in (source, *source.parents) if (folder / "Cargo.lock").exists()), source)
 
 
 def skipped(file: Path, test: str):

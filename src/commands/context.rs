@@ -1,7 +1,7 @@
 //! What every verb works with.
 
 use crate::cli::Global;
-use crate::cli::global::CgroupManager;
+use crate::cli::global::{CgroupManager, Rootless};
 use crate::log;
 use crate::settings::Settings;
 use anyhow::Result;
@@ -62,6 +62,7 @@ impl Context {
             listen,
             systemd: self.settings.cgroup.manager == CgroupManager::Systemd,
             no_cgroup: self.settings.cgroup.manager == CgroupManager::Disabled,
+            need_cgroup: self.global.rootless == Rootless::Is(false),
             ..Request::default()
         })
     }

@@ -278,7 +278,7 @@ fn cgroup(
         unit,
         files,
         device_filter,
-        optional: !asked_for,
+        optional: !asked_for && !request.need_cgroup,
     })
 }
 

@@ -243,6 +243,8 @@ pub struct Request {
     pub systemd: bool,
     /// Make no cgroup.
     pub no_cgroup: bool,
+    /// Fail where none can be made, even if nothing asks for one (`--rootless=false`).
+    pub need_cgroup: bool,
     /// A terminal is taken by somebody: a console socket is given or we are attached.
     pub has_console: bool,
     /// For `exec`: an earlier process of the container was given `CAP_SYS_PTRACE`.
