@@ -88,7 +88,7 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
         () if has("no space left on device") => {
             "`df` and `df -i` tell which file system is full; CTR_STORE and --root name places on another".to_owned()
         }
-        () if has("state directory") || has(&facts.root) && !facts.root.is_empty() => {
+        () if has("state directory") || facts.root.starts_with('/') && has(&facts.root) => {
             format!("the state directory is {}: choose another with --root or CTR_ROOT", facts.root)
         }
         () if has("inotify_init") && has("too many open files") => {

@@ -117,6 +117,9 @@ pub fn directory(context: &Context, name: &str) -> PathBuf {
 /// The kernel's, or when it belongs to a container.
 pub fn remove_left(context: &Context, name: &str) -> Result<bool> {
     ctr_runtime::state::check_id(name)?;
+    if context.settings.store.as_os_str().is_empty() {
+        return Ok(false);
+    }
     let directory = directory(context, name);
     let is_ours = Note::read(&directory).is_ok_and(|note| note.root == context.settings.root);
     if is_ours {

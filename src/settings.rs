@@ -204,7 +204,9 @@ impl Environment {
     fn default_store(&self, is_system: bool) -> PathBuf {
         match self.xdg("XDG_DATA_HOME", ".local/share") {
             Some(directory) if !is_system => directory.join("ctr"),
-            _ => PathBuf::from("/var/lib/ctr"),
+            _ if is_system => PathBuf::from("/var/lib/ctr"),
+            // Nowhere: whoever needs it says so.
+            _ => PathBuf::new(),
         }
     }
 

@@ -662,3 +662,53 @@ fn two_containers_cannot_share_a_cgroup() {
     assert!(error.contains("cgroup"), "{error}");
     assert_eq!(case.status(), "running");
 }
+
+/// A process that nobody was told of does not go on.
+#[test]
+fn exec_whose_pid_file_cannot_be_written_leaves_nothing() {
+    let mut case = case!();
+    require_cgroup!(case.up());
+    let error = case.exec_with(&["--detach", "--pid-file", "/nowhere/pid"], &["sleep", "777"]).err();
+    assert!(error.contains("/nowhere/pid"), "{error}");
+    let pids: Vec<i32> = serde_json::from_str(&case.ctr(&["ps", "--format", "json", &case.id]).ok()).unwrap();
+    let names = pids.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default());
+    assert!(!names.into_iter().any(|name| name.contains("777")), "it goes on");
+    let error = case.ctr(&["exec", "--detach", "--pid-file", "/dev/full", &case.id, "true"]).err();
+    assert!(error.contains("no regular file"), "{error}");
+}
+
+/// Limits that would stop ourselves hold for the program, not for us.
+#[test]
+fn small_limits_do_not_stop_the_start() {
+    let mut case = case!();
+    for (kind, value) in [("RLIMIT_FSIZE", 0), ("RLIMIT_NOFILE", 4)] {
+        case.set("/process/rlimits", json!([{"type": kind, "soft": value, "hard": value}]));
+        case.args(&["true"]).run().ok();
+    }
+}
+
+/// Of two that make a container in one cgroup at the same time one wins, and the other harms nobody.
+#[test]
+fn a_cgroup_is_taken_once() {
+    require_root!();
+    let mut case = case!();
+    require_cgroup!(case.up());
+    case.ctr(&["delete", "--force", &case.id]).ok();
+    let (bundle, other) = (case.bundle(), case.path("other"));
+    let bundle = bundle.to_str().unwrap();
+    let elsewhere = |args: &[&str]| {
+        let mut command = std::process::Command::new(common::program());
+        command.arg("--root").arg(&other).args(args).stdin(std::process::Stdio::null());
+        common::spawn(case.dir(), &mut command)
+    };
+    for _ in 0..10 {
+        let mine = case.spawn(&["create", "-b", bundle, &case.id]);
+        let theirs = elsewhere(&["create", "-b", bundle, &case.id]);
+        let (mine, theirs) = (mine.wait(), theirs.wait());
+        assert_eq!([&mine, &theirs].iter().filter(|out| out.status == 0).count(), 1, "{mine:?} {theirs:?}");
+        let loser = if mine.status == 0 { theirs.err() } else { mine.err() };
+        assert!(loser.contains("another container uses it"), "{loser}");
+        case.ctr(&["delete", "--force", &case.id]).ok();
+        elsewhere(&["delete", "--force", &case.id]).wait().ok();
+    }
+}

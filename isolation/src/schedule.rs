@@ -1,5 +1,6 @@
 //! Scheduling, memory policy and resource limits of a process.
 
+use crate::rlimit;
 use crate::sys::process::{self, SchedAttr};
 use crate::{Context, Result};
 
@@ -45,12 +46,22 @@ pub struct Rlimit {
 }
 
 impl Rlimit {
+    /// Sets our limit if that raises how far it may go.
+    ///
+    /// # Errors
+    /// As [`Rlimit::set`].
+    pub fn raise(&self) -> Result<()> {
+        if self.hard > process::hard_limit(self.resource)? { self.set(0) } else { Ok(()) }
+    }
+
     /// Sets the limit of process `pid`, 0 being the caller.
     ///
     /// # Errors
     /// `EPERM` when the hard limit would be raised without `CAP_SYS_RESOURCE`.
     pub fn set(&self, pid: i32) -> Result<()> {
-        process::prlimit(pid, self.resource, self.soft, self.hard)
-            .doing(|| format!("set resource limit {}", self.resource))
+        process::prlimit(pid, self.resource, self.soft, self.hard).doing(|| {
+            let name = rlimit::name(self.resource).unwrap_or_else(|| self.resource.to_string());
+            format!("set the resource limit {name}")
+        })
     }
 }

@@ -4,10 +4,14 @@ use crate::error::{Error, Result};
 use crate::plan::validate::Problem;
 use crate::state;
 use ctr_isolation::Context;
+use ctr_isolation::sys::fs;
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+
+/// No configuration is larger; what is may be no file at all (`/dev/zero`).
+pub const TEXT_MAX: u64 = 64 << 20;
 
 /// A bundle, read.
 #[derive(Debug, Clone)]
@@ -30,7 +34,8 @@ impl Bundle {
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Self> {
         let dir = state::absolute(dir)?;
         let path = config.map_or_else(|| dir.join("config.json"), |config| dir.join(config));
-        let text = std::fs::read(&path).doing(|| format!("read the configuration {}", path.display()))?;
+        let text = fs::read_bounded(&path, TEXT_MAX)
+            .doing(|| format!("read the configuration {}", path.display()))?;
         Self::parse(dir, text)
     }
 

@@ -339,6 +339,11 @@ impl Container {
         let launched = self.spawn_inside(&plan, &mut io, &state, options.cgroup.as_deref())?;
         drop(io);
         let result = finish_exec(&launched, &plan, options, facts);
+        if result.is_err() {
+            // Nobody has been told of it, so nobody would end it. That it has ended already is no matter.
+            let _ = process::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(launched.pidfd.as_fd());
+        }
         let Launched { pid, pidfd, .. } = launched;
         result.map(|terminal| Started { pid, pidfd, terminal })
     }
@@ -550,11 +555,15 @@ fn create_in(
     facts: &Facts,
 ) -> Result<Started> {
     let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
-    let cgroup = plan_cgroup(plan, facts);
-    if let Some(cgroup) = &cgroup {
-        // Before it is in our record: what is there now belongs to somebody else.
-        refuse_used(cgroup)?;
-    }
+    let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
+    // Before it is in our record: what is there now belongs to somebody else.
+    let cgroup = match plan_cgroup(plan, facts) {
+        Some(cgroup) => match refuse_used(&cgroup) {
+            Err(_) if optional => None,
+            other => other.map(|()| Some(cgroup))?,
+        },
+        None => None,
+    };
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
     record.unit = unit.map(|unit| unit.name.clone());
     record.user_unit = unit.is_some_and(|unit| unit.user);
@@ -568,7 +577,14 @@ fn create_in(
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };
     let mut io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
     let state = record.oci(Status::Creating, 0);
-    let launched = launch::spawn(plan, &mut io, &state.to_json(), dir.as_ref().map(AsFd::as_fd))?;
+    let launched = match launch::spawn(plan, &mut io, &state.to_json(), dir.as_ref().map(AsFd::as_fd)) {
+        // Somebody else's of the same name, made at the same moment.
+        Err(error) if optional && dir.is_some() && error.errno == libc::EACCES => {
+            (record.cgroup, dir) = (None, None);
+            launch::spawn(plan, &mut io, &state.to_json(), None)?
+        }
+        other => other?,
+    };
     // The child has them; the start socket must end with it.
     drop(io);
     record.pid = launched.pid;
@@ -652,21 +668,37 @@ fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Opti
         }
         other => other?,
     }
+    let dir = cgroup.open()?;
+    // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
+    if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
+        record.cgroup = None;
+        if wanted.optional {
+            return Ok(None);
+        }
+        return Err(match error {
+            Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),
+            other => other,
+        });
+    }
     limit(cgroup, wanted)?;
-    Ok(Some(cgroup.open()?))
+    Ok(Some(dir))
 }
 
 /// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
 /// when it cannot be removed.
 fn refuse_used(cgroup: &Cgroup) -> Result<()> {
     match cgroup.read("cgroup.procs") {
-        Ok(pids) if !pids.is_empty() => Err(Error::text(format!(
-            "cgroup {} is not empty: another container uses it",
-            cgroup.dir().display()
-        ))),
+        Ok(pids) if !pids.is_empty() => Err(used(cgroup)),
         // Not there yet, or of a kind that is not read (threaded): making it will tell.
         _ => Ok(()),
     }
+}
+
+fn used(cgroup: &Cgroup) -> Error {
+    let dir = cgroup.dir().display();
+    Error::text(format!(
+        "cgroup {dir} is not empty: another container uses it (choose another name, or another cgroupsPath)"
+    ))
 }
 
 fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {
@@ -850,6 +882,10 @@ fn write_outputs(launched: &Launched, options: &Options) -> Result<()> {
         socket::send(agent.as_fd(), b"pidfd", &[launched.pidfd.as_fd()]).doing(|| "send the pidfd")?;
     }
     let Some(path) = &options.pid_file else { return Ok(()) };
+    // It is put in the place of what is there, which must not be a device.
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(Error::text(format!("the pid file {} exists and is no regular file", path.display())));
+    }
     // Whoever waits for the file must never find it half written.
     let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
     let written = std::fs::write(&new, launched.pid.to_string()).and_then(|()| std::fs::rename(&new, path));

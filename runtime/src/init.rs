@@ -6,6 +6,7 @@ use crate::protocol::{Channel, Signal};
 use crate::state::{OciState, Status};
 use ctr_isolation::root::Root;
 use ctr_isolation::rootfs::Built;
+use ctr_isolation::schedule::Rlimit;
 use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::hop::{self, Call};
 use ctr_isolation::sys::process::{self, CStrings};
@@ -220,12 +221,14 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         take_identity(plan)?;
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
-    exec(&plan.program, program, &hop, handles)
+    exec(&plan.program, program, &hop, &plan.rlimits, handles)
 }
 
 fn take_identity(plan: &Init) -> Result<()> {
+    // What is raised takes a privilege that goes with the identity; what is lowered could stop us from going on, and
+    // comes last.
     for limit in &plan.rlimits {
-        limit.set(0)?;
+        limit.raise()?;
     }
     if let Some(cpus) = &plan.affinity {
         process::sched_setaffinity(cpus).doing(|| "set the CPU affinity")?;
@@ -333,7 +336,13 @@ fn close_on_exec(fd: BorrowedFd<'_>) -> Call {
     Call { number: libc::SYS_fcntl, arguments }
 }
 
-fn exec(program: &Program, path: PathBuf, hop: &OwnedFd, handles: &Handles) -> Result<Never> {
+fn exec(
+    program: &Program,
+    path: PathBuf,
+    hop: &OwnedFd,
+    limits: &[Rlimit],
+    handles: &Handles,
+) -> Result<Never> {
     use std::os::unix::ffi::OsStrExt;
     let mut args = vec![cstring(path.as_os_str().as_bytes())?];
     for arg in &program.args {
@@ -341,6 +350,9 @@ fn exec(program: &Program, path: PathBuf, hop: &OwnedFd, handles: &Handles) -> R
     }
     let env = program.env.iter().map(|entry| cstring(entry.as_bytes())).collect::<Result<Vec<_>>>()?;
     process::reset_signals();
+    for limit in limits {
+        limit.set(0)?;
+    }
     process::keep_across_exec(handles.channel.socket().as_raw_fd())?;
     Err(process::fexecve(hop.as_fd(), &CStrings::new(args), &CStrings::new(env))
         .under("start the container's program"))

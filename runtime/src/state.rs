@@ -182,6 +182,7 @@ impl Store {
     /// [`Error::Exists`] when there is one of that name.
     pub fn reserve(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
+        self.check_owner()?;
         let dir = self.dir_of(id);
         let mut result = private_dir().create(&dir);
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -223,12 +224,15 @@ impl Store {
         self.check_owner()
     }
 
-    /// In `/tmp`, where an ordinary user without a session keeps it, anybody may have made it first.
+    /// In `/tmp`, where an ordinary user without a session keeps it, anybody may have made it first; and whoever can
+    /// write there can have us remove and kill what its records name.
     fn check_owner(&self) -> Result<()> {
-        let meta =
-            std::fs::symlink_metadata(&self.dir).doing(|| format!("look at {}", self.dir.display()))?;
+        let meta = match std::fs::symlink_metadata(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.doing(|| format!("look at {}", self.dir.display()))?,
+        };
         let (uid, _) = ctr_isolation::sys::process::effective_ids();
-        if !meta.is_dir() || meta.uid() != uid && uid != 0 || meta.mode() & 0o022 != 0 {
+        if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o022 != 0 {
             return Err(Error::text(format!(
                 "{} is not a directory that only we can write: remove it or choose another with --root",
                 self.dir.display()
@@ -240,9 +244,10 @@ impl Store {
     /// The entry of the container `id`, if there is one.
     ///
     /// # Errors
-    /// When it is no name.
+    /// When it is no name, or others can write the store.
     pub fn open(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
+        self.check_owner()?;
         // Whether it is there, the reading of its record will tell.
         Ok(Entry { dir: self.dir_of(id) })
     }
@@ -252,6 +257,7 @@ impl Store {
     /// # Errors
     /// The kernel's; a store that does not exist is empty.
     pub fn list(&self) -> Result<Vec<String>> {
+        self.check_owner()?;
         let entries = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.doing(|| format!("read {}", self.dir.display()))?,
@@ -482,6 +488,20 @@ mod tests {
         }
         for good in ["a", "a.b", "web-1_2+x", "...", "-x"] {
             assert!(check_id(good).is_ok(), "{good:?}");
+        }
+    }
+
+    /// What others can write in, or a link to it, is not taken for ours, whoever reads or writes.
+    #[test]
+    fn a_store_that_others_can_write_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(dir.path(), dir.path().join("link")).unwrap();
+        for store in [Store::new(&open), Store::new(dir.path().join("link"))] {
+            assert!(store.reserve("a").is_err() && store.open("a").is_err() && store.list().is_err());
         }
     }
 

@@ -52,3 +52,15 @@ fn one_more_process() {
         exec::exec(&bundle, &process, 7, ns::PID | ns::MOUNT, &request(false), &check::facts(0)).unwrap();
     insta::assert_snapshot!(words(&plan));
 }
+
+/// setresuid(2) takes -1 for "leave it as it is", which is root.
+#[test]
+fn an_id_that_is_none_is_refused() {
+    for key in ["uid", "gid"] {
+        let mut json: serde_json::Value = serde_json::from_slice(&bundle("default.json").text).unwrap();
+        json["process"]["user"][key] = u32::MAX.into();
+        let bundle = Bundle::parse("/bundle".into(), serde_json::to_vec(&json).unwrap()).unwrap();
+        let error = create::create(&bundle, &request(false), &check::facts(0)).unwrap_err().to_string();
+        assert!(error.contains(&format!("/process/user/{key}")), "{error}");
+    }
+}

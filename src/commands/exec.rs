@@ -5,6 +5,8 @@ use crate::cli::oci::Exec;
 use crate::foreground::{AS_RUNC, Foreground};
 use anyhow::{Context as _, Result, bail};
 use ctr_isolation::capabilities;
+use ctr_isolation::sys::fs;
+use ctr_runtime::bundle::TEXT_MAX;
 use ctr_runtime::container::{self, Container, Options};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::Request;
@@ -65,7 +67,8 @@ pub fn request(context: &Context, flags: &Exec) -> Result<Request> {
 /// What is wrong with either.
 pub fn process(container: &Container, flags: &Exec) -> Result<Process> {
     if let Some(path) = &flags.process {
-        let text = std::fs::read(path).with_context(|| format!("read the process {}", path.display()))?;
+        let text = fs::read_bounded(path, TEXT_MAX)
+            .with_context(|| format!("read the process {}", path.display()))?;
         let (mut process, warnings) = container::parse_process(&text)?;
         for warning in warnings {
             tracing::warn!("{warning}");

@@ -20,6 +20,9 @@ use std::path::Path;
 /// # Errors
 /// What is wrong with the flags, or what the kernel refused.
 pub fn run(context: &Context, flags: &Run) -> Result<u8> {
+    if context.settings.store.as_os_str().is_empty() {
+        bail!("there is no place for what the container writes: set HOME, XDG_DATA_HOME or CTR_STORE");
+    }
     run::guard(flags, &context.settings)?;
     let name = name(context, flags);
     if context.store.dir_of(&name).exists() {

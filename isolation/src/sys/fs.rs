@@ -405,6 +405,20 @@ pub fn read_small(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::new(format!("{path:?} is not text")))
 }
 
+/// Reads the file `path`, of `limit` bytes at most.
+///
+/// # Errors
+/// The kernel's; that it is larger.
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    let file = File::from(open(path, libc::O_RDONLY)?);
+    file.take(limit + 1).read_to_end(&mut bytes).doing(|| format!("read {path:?}"))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(format!("{path:?} is larger than {} MiB", limit >> 20)));
+    }
+    Ok(bytes)
+}
+
 /// A pipe, close-on-exec: the end to read and the end to write.
 ///
 /// # Errors

@@ -225,6 +225,10 @@ pub fn setsid() -> Result<()> {
 /// # Errors
 /// `EPERM` without `CAP_SETGID`, `EINVAL` when the id is not mapped.
 pub fn setgid(gid: u32) -> Result<()> {
+    if gid == u32::MAX {
+        // To the kernel: leave it as it is.
+        return Err(Error::call("setresgid(gid)".to_owned(), libc::EINVAL));
+    }
     // SAFETY: takes no pointers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, || format!("setresgid({gid})"))
         .map(drop)
@@ -235,6 +239,10 @@ pub fn setgid(gid: u32) -> Result<()> {
 /// # Errors
 /// `EPERM` without `CAP_SETUID`, `EINVAL` when the id is not mapped.
 pub fn setuid(uid: u32) -> Result<()> {
+    if uid == u32::MAX {
+        // To the kernel: leave it as it is.
+        return Err(Error::call("setresuid(uid)".to_owned(), libc::EINVAL));
+    }
     // SAFETY: takes no pointers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, || format!("setresuid({uid})"))
         .map(drop)
@@ -339,6 +347,18 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     // SAFETY: `limit` outlives the call and the old limit is not asked for.
     let ret = unsafe { libc::prlimit(pid, resource as _, &raw const limit, std::ptr::null_mut()) };
     check(ret, || format!("prlimit({resource}, soft={soft}, hard={hard})")).map(drop)
+}
+
+/// Our hard limit of `resource`.
+///
+/// # Errors
+/// `EINVAL` for a resource the kernel does not have.
+pub fn hard_limit(resource: u32) -> Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given, and `limit` outlives the call.
+    let ret = unsafe { libc::prlimit(0, resource as _, std::ptr::null(), &raw mut limit) };
+    check(ret, || format!("prlimit({resource})"))?;
+    Ok(limit.rlim_max)
 }
 
 /// Raises the hard limit of `resource` of the process `pid` to `hard`, if it is lower.

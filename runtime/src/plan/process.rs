@@ -35,6 +35,10 @@ pub fn identity(
     }
     let user = process.user();
     let groups = user.additional_gids().clone().unwrap_or_default();
+    // To setresuid(2) it means "leave as it is": root.
+    for (id, name) in [(user.uid(), "uid"), (user.gid(), "gid")] {
+        check.that(id != u32::MAX, &format!("/process/user/{name}"), || format!("{id} is no id"));
+    }
     check.that(groups_allowed || groups.is_empty(), "/process/user/additionalGids", || {
         "supplementary groups cannot be set in a user namespace that an ordinary user made with one group: \
          give the user a range in /etc/subgid"
