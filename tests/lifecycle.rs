@@ -697,7 +697,7 @@ fn a_cgroup_is_taken_once() {
     let (bundle, other) = (case.bundle(), case.path("other"));
     let bundle = bundle.to_str().unwrap();
     let elsewhere = |args: &[&str]| {
-        let mut command = std::process::Command::new(common::program());
+        let mut command = Command::new(common::program());
         command.arg("--root").arg(&other).args(args).stdin(std::process::Stdio::null());
         common::spawn(case.dir(), &mut command)
     };

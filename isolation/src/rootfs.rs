@@ -4,7 +4,7 @@ use crate::device::{Device, Directory};
 use crate::mount::{self, Mount};
 use crate::root::Root;
 use crate::sys::fs::{self, Proc};
-use crate::sys::mount::{self as call, Change, FsContext, attr};
+use crate::sys::mount::{self as call, Change};
 use crate::sys::process;
 use crate::{Context, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -136,9 +136,8 @@ impl Built {
         for path in &plan.read_only_paths {
             make_path_read_only(&self.root, path).doing(|| format!("make {path:?} read-only"))?;
         }
-        let mut cover = None;
         for path in &plan.masked {
-            mask(&self.root, path, self.null.as_fd(), &mut cover).doing(|| format!("mask {path:?}"))?;
+            mask(&self.root, path, self.null.as_fd()).doing(|| format!("mask {path:?}"))?;
         }
         for mount in &self.later {
             mount::make_read_only(mount.as_fd())?;
@@ -247,21 +246,12 @@ fn make_path_read_only(root: &Root, path: &Path) -> Result<()> {
     call::attach(tree.as_fd(), found.as_fd())
 }
 
-/// Covers a file with the null device and a directory with an empty read-only tmpfs, one for all of them.
-fn mask(root: &Root, path: &Path, null: BorrowedFd<'_>, cover: &mut Option<OwnedFd>) -> Result<()> {
+/// Covers a file with the null device and a directory with an empty read-only tmpfs.
+fn mask(root: &Root, path: &Path, null: BorrowedFd<'_>) -> Result<()> {
+    const FLAGS: u64 = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let Some(found) = find(root, path)? else { return Ok(()) };
     if !fs::fstat(found.as_fd())?.is_dir() {
         return call::bind(null, found.as_fd());
     }
-    if let Some(first) = cover {
-        return call::bind(first.as_fd(), found.as_fd());
-    }
-    let context = FsContext::open("tmpfs")?;
-    for (key, value) in [("source", "tmpfs"), ("mode", "0755"), ("nr_blocks", "1"), ("nr_inodes", "1")] {
-        context.set(key, value)?;
-    }
-    let tree = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    call::attach(tree.as_fd(), found.as_fd())?;
-    *cover = Some(tree);
-    Ok(())
+    call::mount("tmpfs", &fs::fd_path(found.as_fd()), "tmpfs", FLAGS, "mode=0755,nr_blocks=1,nr_inodes=1")
 }

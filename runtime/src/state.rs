@@ -231,7 +231,7 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             other => other.doing(|| format!("look at {}", self.dir.display()))?,
         };
-        let (uid, _) = ctr_isolation::sys::process::effective_ids();
+        let uid = ctr_isolation::sys::process::effective_uid();
         if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o022 != 0 {
             return Err(Error::text(format!(
                 "{} is not a directory that only we can write: remove it or choose another with --root",

@@ -205,6 +205,12 @@ pub fn getpid() -> i32 {
     std::process::id() as i32
 }
 
+/// Our effective user id.
+pub fn effective_uid() -> u32 {
+    // SAFETY: cannot fail and takes no pointers.
+    unsafe { libc::geteuid() }
+}
+
 /// Our effective user and group id.
 pub fn effective_ids() -> (u32, u32) {
     // SAFETY: these cannot fail and take no pointers.
