@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use ctr_isolation::sys::fs;
 use ctr_isolation::{Context, root};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -151,6 +152,8 @@ impl Record {
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// It was seen to be ours alone, which then nobody else can change.
+    checked: OnceCell<()>,
 }
 
 /// Files in a container's directory.
@@ -168,7 +171,7 @@ pub mod file {
 impl Store {
     /// The store in `dir`, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Store { dir: dir.into() }
+        Store { dir: dir.into(), checked: OnceCell::new() }
     }
 
     /// The directory of the container `id`.
@@ -227,6 +230,9 @@ impl Store {
     /// In `/tmp`, where an ordinary user without a session keeps it, anybody may have made it first; and whoever can
     /// write there can have us remove and kill what its records name.
     fn check_owner(&self) -> Result<()> {
+        if self.checked.get().is_some() {
+            return Ok(());
+        }
         let meta = match std::fs::symlink_metadata(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             other => other.doing(|| format!("look at {}", self.dir.display()))?,
@@ -238,6 +244,7 @@ impl Store {
                 self.dir.display()
             )));
         }
+        self.checked.get_or_init(|| ());
         Ok(())
     }
 

@@ -390,18 +390,17 @@ pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
 /// The kernel's; that it is not text.
 pub fn read_small(path: &Path) -> Result<String> {
     let mut file = File::from(open(path, libc::O_RDONLY)?);
-    let mut bytes = vec![0; 4096];
-    let mut length = 0;
+    // On the stack, which has been touched before: a new page for each file costs more than the reading.
+    let mut part = [0; 4096];
+    let mut bytes = Vec::new();
     loop {
-        let read = file.read(&mut bytes[length..]).doing(|| format!("read {path:?}"))?;
-        length += read;
+        let read = file.read(&mut part).doing(|| format!("read {path:?}"))?;
+        bytes.extend_from_slice(&part[..read]);
         // These files give all they have at once: less than there is room for is the end.
-        if length < bytes.len() {
+        if read < part.len() {
             break;
         }
-        bytes.resize(bytes.len() * 2, 0);
     }
-    bytes.truncate(length);
     String::from_utf8(bytes).map_err(|_| Error::new(format!("{path:?} is not text")))
 }
 
@@ -409,12 +408,11 @@ pub fn read_small(path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// The kernel's; that it is larger.
-pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(16 * 1024);
-    let file = File::from(open(path, libc::O_RDONLY)?);
-    file.take(limit + 1).read_to_end(&mut bytes).doing(|| format!("read {path:?}"))?;
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::new(format!("{path:?} is larger than {} MiB", limit >> 20)));
+        return Err(std::io::Error::other(format!("it is larger than {} MiB", limit >> 20)));
     }
     Ok(bytes)
 }
