@@ -20,6 +20,7 @@ use crate::{
     cli::{
         Global,
         global::{CgroupManager, LogLevel},
+        limits::Policy,
         run::Network,
     },
     size::Size,
@@ -73,7 +74,7 @@ pub struct Cgroup {
 
 impl Default for Cgroup {
     fn default() -> Self {
-        Cgroup { manager: CgroupManager::Cgroupfs }
+        Cgroup { manager: CgroupManager::Auto }
     }
 }
 
@@ -82,6 +83,7 @@ impl Default for Cgroup {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Run {
+    pub limits: Policy,
     pub capabilities: Vec<String>,
     pub seccomp: String,
     pub network: Network,
@@ -99,6 +101,7 @@ impl Default for Run {
     fn default() -> Self {
         let list = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         Run {
+            limits: Policy::Require,
             capabilities: list(&CAPABILITIES),
             seccomp: "default".to_owned(),
             network: Network::None,

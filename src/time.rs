@@ -19,6 +19,32 @@ pub fn rfc3339_nanos(time: SystemTime) -> String {
     text
 }
 
+/// Reads a length of time: a number and `ms`, `s`, `m` or `h`, several in a row as `1m30s`; without a unit, seconds.
+///
+/// # Errors
+/// What a length of time looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a length of time, as 5s, 100ms or 1m30s");
+    let (mut rest, mut sum) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" | "" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        sum += Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+        rest = after;
+    }
+    if sum.is_zero() { Err(wrong()) } else { Ok(sum) }
+}
+
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -61,6 +87,18 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (text, milliseconds) in
+            [("5s", 5000), ("100ms", 100), ("1m30s", 90_000), ("2", 2000), ("1.5h", 5_400_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "0", "s", "5x", "-1s", "1s,", "1e9h", "9999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 
     /// Expected values are `date -u -d @N`'s.
     #[test]

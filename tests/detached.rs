@@ -38,13 +38,13 @@ fn the_log_has_every_byte_and_knows_the_streams() {
 fn logs_begin_where_they_are_asked_to_and_tell_the_time() {
     let case = case!();
     let gate = case.dir().join("gate");
-    std::fs::create_dir(&gate).unwrap();
+    fs::create_dir(&gate).unwrap();
     let volume = format!("--volume={}:/tmp", gate.display());
     let until_two = "until [ -e /tmp/two ]; do sleep .01; done";
     case.detach(&[&volume], &format!("echo one; {until_two}; echo two; printf thr; sleep .1; echo ee"));
     // However late the supervisor reads, it has read the first line before the others are written.
     wait_for("the first line", || case.ctr(&["logs", &case.id]).ok() == "one\n");
-    std::fs::write(gate.join("two"), "").unwrap();
+    fs::write(gate.join("two"), "").unwrap();
     case.wait_status("stopped");
     let tail = |count| case.ctr(&["logs", "--tail", count, &case.id]).ok();
     assert_eq!(

@@ -1,16 +1,17 @@
 //! The life of a container: create, start, exec, signals, pause, delete.
 
 use crate::bundle::{self, Bundle};
+use crate::confine;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::hooks;
 use crate::launch::{self, Io, Launched};
 use crate::plan::validate::prestart;
-use crate::plan::{self, Plan, Request, ns, resources};
+use crate::plan::{self, Plan, Request, ns};
 use crate::protocol::{Channel, Message};
 use crate::release;
 use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
-use ctr_isolation::cgroup::{self, Cgroup, systemd};
+use ctr_isolation::cgroup::{self, Cgroup};
 use ctr_isolation::resctrl::{self, Resctrl};
 use ctr_isolation::sys::socket::{self, Kind};
 use ctr_isolation::sys::{fs, process};
@@ -165,7 +166,7 @@ impl Container {
         Ok(result?)
     }
 
-    fn wrong_status(&self, verb: &'static str, status: Status, why: &'static str) -> Error {
+    pub(crate) fn wrong_status(&self, verb: &'static str, status: Status, why: &'static str) -> Error {
         Error::WrongStatus { verb, id: self.record.id.clone(), status, why }
     }
 
@@ -223,7 +224,7 @@ impl Container {
         Ok(self.need_cgroup("resume")?.thaw()?)
     }
 
-    fn need_cgroup(&self, verb: &str) -> Result<Cgroup> {
+    pub(crate) fn need_cgroup(&self, verb: &str) -> Result<Cgroup> {
         self.cgroup().ok_or_else(|| Error::Unsupported {
             what: format!("{verb} of container {:?}", self.record.id),
             needs: "it has no cgroup, because none was delegated to the user who made it: start a user session with \
@@ -557,8 +558,8 @@ fn create_in(
     let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
     let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
     // Before it is in our record: what is there now belongs to somebody else.
-    let cgroup = match plan_cgroup(plan, facts) {
-        Some(cgroup) => match refuse_used(&cgroup) {
+    let cgroup = match confine::plan_cgroup(plan, facts) {
+        Some(cgroup) => match confine::refuse_used(&cgroup) {
             Err(_) if optional => None,
             other => other.map(|()| Some(cgroup))?,
         },
@@ -571,7 +572,7 @@ fn create_in(
     let mut recording = entry.begin()?;
     recording.note(record)?;
     let mut dir = match &cgroup {
-        Some(cgroup) => make_cgroup(cgroup, plan, record)?,
+        Some(cgroup) => confine::make_cgroup(cgroup, plan, record)?,
         None => None,
     };
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };
@@ -593,13 +594,13 @@ fn create_in(
     // All this while the child makes its mounts; before it is let go nothing in it is the container's.
     write_new(&entry.path(file::CONFIG), &bundle.text)?;
     if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
-        let cgroup = start_unit(wanted, unit, launched.pid, record, facts)?;
+        let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
         recording.note(record)?;
-        limit(&cgroup, wanted)?;
+        confine::limit(&cgroup, &wanted.files, wanted.best_effort)?;
         dir = Some(cgroup.open()?);
     }
     if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
-        filter_devices(dir.as_fd(), wanted)?;
+        confine::filter_devices(dir.as_fd(), wanted)?;
     }
     let terminal = converse(entry, record, &launched, plan, options, facts)?;
     let Launched { pid, pidfd, .. } = launched;
@@ -613,122 +614,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(path)
         .and_then(|mut file| file.write_all(bytes))
         .doing(|| format!("write {}", path.display()))?)
-}
-
-/// The cgroup we make; one that systemd makes is not known yet.
-fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
-    let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
-    facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(&wanted.path))
-}
-
-/// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.
-fn start_unit(
-    wanted: &plan::Cgroup,
-    unit: &plan::Unit,
-    pid: i32,
-    record: &mut Record,
-    facts: &Facts,
-) -> Result<Cgroup> {
-    let description = format!("container {}", record.id);
-    let properties = resources::unit_properties(&wanted.files);
-    systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
-    let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
-    let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
-    // Whatever we take for the container's cgroup will be killed and removed one day.
-    let Some(hierarchy) = facts.hierarchy.as_ref().filter(|_| path.ends_with(&unit.name)) else {
-        return Err(Error::text(format!(
-            "systemd started {}, but the container's process is in the cgroup {}",
-            unit.name,
-            path.display()
-        )));
-    };
-    let cgroup = hierarchy.cgroup(path);
-    record.cgroup = Some(cgroup.dir().to_owned());
-    Ok(cgroup)
-}
-
-/// The systemd that has the unit of `record`.
-pub fn bus(record: &Record) -> systemd::Bus {
-    if record.user_unit { systemd::Bus::User } else { systemd::Bus::System }
-}
-
-/// Makes the cgroup with its limits; `None` when it is optional and may not be made.
-fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
-    let Some(wanted) = &plan.cgroup else { return Ok(None) };
-    match cgroup.create() {
-        Err(error) if error.errno == libc::EROFS && !wanted.optional => {
-            return Err(error
-                .under("cgroups are read-only here, as in a container (use --cgroup-manager disabled, or mount them writable)")
-                .into());
-        }
-        Err(error) if wanted.optional && matches!(error.errno, libc::EACCES | libc::EPERM | libc::EROFS) => {
-            tracing::debug!("no cgroup: {error}");
-            record.cgroup = None;
-            return Ok(None);
-        }
-        other => other?,
-    }
-    let dir = cgroup.open()?;
-    // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
-    if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
-        record.cgroup = None;
-        if wanted.optional {
-            return Ok(None);
-        }
-        return Err(match error {
-            Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),
-            other => other,
-        });
-    }
-    limit(cgroup, wanted)?;
-    Ok(Some(dir))
-}
-
-/// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
-/// when it cannot be removed.
-fn refuse_used(cgroup: &Cgroup) -> Result<()> {
-    match cgroup.read("cgroup.procs") {
-        Ok(pids) if !pids.is_empty() => Err(used(cgroup)),
-        // Not there yet, or of a kind that is not read (threaded): making it will tell.
-        _ => Ok(()),
-    }
-}
-
-fn used(cgroup: &Cgroup) -> Error {
-    let dir = cgroup.dir().display();
-    Error::text(format!(
-        "cgroup {dir} is not empty: another container uses it (choose another name, or another cgroupsPath)"
-    ))
-}
-
-fn limit(cgroup: &Cgroup, wanted: &plan::Cgroup) -> Result<()> {
-    for (file, value) in &wanted.files {
-        write_limit(cgroup, file, value)?;
-    }
-    Ok(())
-}
-
-fn filter_devices(dir: BorrowedFd<'_>, wanted: &plan::Cgroup) -> Result<()> {
-    match &wanted.device_filter {
-        Some(program) => Ok(Cgroup::filter_devices(dir, program, false).doing(|| "set the device filter")?),
-        None => Ok(()),
-    }
-}
-
-fn write_limit(cgroup: &Cgroup, files: &str, values: &str) -> ctr_isolation::Result<()> {
-    let mut last = Ok(());
-    for (file, value) in files.split('|').zip(values.split('|')) {
-        last = cgroup.write(file, value);
-        match &last {
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::EOPNOTSUPP) => {}
-            _ => return last,
-        }
-    }
-    last.map_err(|error| {
-        let controller = files.split('.').next().unwrap_or_default();
-        error
-            .under(format!("the limit needs the cgroup controller {controller}, which is not available here"))
-    })
 }
 
 fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {

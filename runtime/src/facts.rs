@@ -20,6 +20,11 @@ pub struct Facts {
     pub hierarchy: Option<Hierarchy>,
     /// Our own cgroup in it.
     pub own_cgroup: PathBuf,
+    /// We may make cgroups beside our own. Only known after [`Facts::ask_for_cgroups`].
+    pub delegated: bool,
+    /// A systemd that makes cgroups for us can be reached: the host's for root, that of the session for others. Only
+    /// known after [`Facts::ask_for_cgroups`].
+    pub systemd: bool,
     /// The highest capability the kernel knows.
     pub last_capability: u8,
     /// The capabilities we hold, by number.
@@ -45,12 +50,31 @@ impl Facts {
                 && fs::read_small(Path::new("/proc/self/setgroups")).is_ok_and(|text| text.trim() == "deny"),
             hierarchy: Hierarchy::find(),
             own_cgroup: cgroup::path_from_proc(&own).unwrap_or(Path::new("/")).to_owned(),
+            delegated: false,
+            systemd: false,
             last_capability: identity::last_capability(),
             capabilities: process::capget().map_or(0, |sets| sets.permitted),
             apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|text| text.starts_with(b"Y")),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         }
+    }
+
+    /// Asks who can make a cgroup that limits hold in: what few callers need to know.
+    pub fn ask_for_cgroups(&mut self) {
+        let beside = self.own_cgroup.parent().unwrap_or(Path::new("/"));
+        self.delegated = self.hierarchy.as_ref().is_some_and(|hierarchy| {
+            let dir = hierarchy.cgroup(beside).dir().to_owned();
+            [dir.clone(), dir.join("cgroup.procs"), dir.join("cgroup.subtree_control")]
+                .iter()
+                .all(|path| fs::is_writable(path))
+        });
+        self.systemd = if self.is_root() && !self.in_user_namespace {
+            Path::new("/run/systemd/system").is_dir()
+        } else {
+            std::env::var_os("XDG_RUNTIME_DIR")
+                .is_some_and(|dir| Path::new(&dir).join("systemd/private").exists())
+        };
     }
 
     /// Whether we are the host's root, as far as file owners go.

@@ -5,16 +5,19 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod confine;
 pub mod container;
 pub mod error;
 pub mod facts;
 pub mod hooks;
 pub mod init;
 pub mod launch;
+pub mod limits;
 pub mod plan;
 pub mod protocol;
 pub mod release;
 pub mod state;
+pub mod update;
 
 pub use error::{Error, Result};
 pub use state::{Status, Store};

@@ -89,7 +89,7 @@ fn stop_unit(unit: &str, record: &Record) -> Result<()> {
     if record.cgroup.as_deref().is_some_and(|dir| !Cgroup::at(dir).exists()) {
         return Ok(());
     }
-    systemd::stop_unit(crate::container::bus(record), unit)
+    systemd::stop_unit(crate::confine::bus(record), unit)
 }
 
 fn remove_cgroup(dir: &Path) -> Result<()> {

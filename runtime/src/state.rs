@@ -162,6 +162,8 @@ pub mod file {
     pub const STATE: &str = "state.json";
     /// The configuration as it was at `create`.
     pub const CONFIG: &str = "config.json";
+    /// The limits since the last `update`, where there was one.
+    pub const RESOURCES: &str = "resources.json";
     /// Where `start` connects, once the container is created.
     pub const START: &str = "start";
     /// The same while it is being made.

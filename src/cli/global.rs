@@ -34,7 +34,7 @@ pub struct Global {
     #[arg(long)]
     pub systemd_cgroup: bool,
 
-    /// Who makes the cgroups: cgroupfs, systemd or disabled
+    /// Who makes the cgroups: auto, cgroupfs, systemd or disabled
     #[arg(long, value_name = "MANAGER", hide_possible_values = true, conflicts_with = "systemd_cgroup")]
     pub cgroup_manager: Option<CgroupManager>,
 
@@ -79,6 +79,8 @@ pub enum LogLevel {
 #[derive(ValueEnum, Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupManager {
+    /// systemd for limits at the image door, where it manages the cgroup that we are in; else the program itself.
+    Auto,
     /// The program itself, in the cgroup file system.
     Cgroupfs,
     /// systemd, asked over D-Bus for a scope.

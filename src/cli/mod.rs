@@ -6,6 +6,7 @@
 
 mod examples;
 pub mod global;
+pub mod limits;
 pub mod oci;
 mod one_dash;
 mod plain;
@@ -40,6 +41,9 @@ pub enum Verb {
     Spec(oci::Spec),
     Features(oci::Features),
     Plan(oci::Plan),
+    Update(Box<limits::Update>),
+    Events(limits::Events),
+    Limits(limits::Limits),
     Logs(run::Logs),
     Attach(run::Attach),
     Stop(run::Stop),
@@ -98,6 +102,9 @@ const VERBS: &[Entry] = &[
     entry!("delete", oci::Delete, Verb::Delete),
     entry!("pause", oci::Pause, Verb::Pause),
     entry!("resume", oci::Resume, Verb::Resume),
+    entry!("limits", limits::Limits, Verb::Limits),
+    entry!("update", limits::Update, |update| Verb::Update(Box::new(update))),
+    entry!("events", limits::Events, Verb::Events),
     entry!("plan", oci::Plan, Verb::Plan),
     entry!("spec", oci::Spec, Verb::Spec),
     entry!("features", oci::Features, Verb::Features),

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
+use super::limits::LimitFlags;
 use super::oci::BundleFlags;
 
 /// Makes a container and runs it: from a bundle, or from an image or root file system.
@@ -35,6 +36,10 @@ pub struct Run {
     /// What the image door takes
     #[command(flatten)]
     pub image: ImageFlags,
+
+    /// The limits it takes
+    #[command(flatten)]
+    pub limits: LimitFlags,
 }
 
 impl Run {

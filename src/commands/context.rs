@@ -5,8 +5,9 @@ use crate::cli::global::{CgroupManager, Rootless};
 use crate::log;
 use crate::settings::Settings;
 use anyhow::Result;
+use ctr_runtime::Store;
 use ctr_runtime::container::Container;
-use ctr_runtime::{Store, plan::Request};
+use ctr_runtime::plan::{Manager, Request};
 
 /// Flags and settings, read once, and the store they lead to.
 #[derive(Debug)]
@@ -60,8 +61,12 @@ impl Context {
             id: id.to_owned(),
             keep_fds: preserve_fds,
             listen,
-            systemd: self.settings.cgroup.manager == CgroupManager::Systemd,
-            no_cgroup: self.settings.cgroup.manager == CgroupManager::Disabled,
+            manager: match self.settings.cgroup.manager {
+                CgroupManager::Systemd => Manager::Systemd,
+                CgroupManager::Disabled => Manager::Nobody,
+                // An engine that wants systemd says so, as to runc.
+                CgroupManager::Cgroupfs | CgroupManager::Auto => Manager::Cgroupfs,
+            },
             need_cgroup: self.global.rootless == Rootless::Is(false),
             ..Request::default()
         })

@@ -4,9 +4,11 @@ pub mod attach;
 pub mod completion;
 pub mod context;
 pub mod create;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;
+pub mod limits;
 pub mod list;
 pub mod logs;
 pub mod man;
@@ -16,6 +18,7 @@ pub mod run;
 pub mod run_image;
 pub mod spec;
 pub mod stop;
+pub mod update;
 
 use crate::cli::{Global, Verb};
 use anyhow::Result;
@@ -50,6 +53,9 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Ps(flags) => ps::ps(&context, flags)?,
         Verb::Pause(flags) => context.container(&flags.id)?.pause()?,
         Verb::Resume(flags) => context.container(&flags.id)?.resume()?,
+        Verb::Update(flags) => update::update(&context, flags)?,
+        Verb::Events(flags) => events::events(&context, flags)?,
+        Verb::Limits(flags) => return limits::limits(&context, flags),
         Verb::Logs(flags) => logs::logs(&context, flags)?,
         Verb::Attach(flags) => return attach::attach(&context, flags),
         Verb::Stop(flags) => stop::stop(&context, flags)?,

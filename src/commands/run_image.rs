@@ -1,10 +1,12 @@
 //! `run` at the image door: a root file system made for this container, podman's manners.
 
 use super::context::Context;
+use crate::cli::global::CgroupManager;
+use crate::cli::limits::Policy;
 use crate::cli::run::Run;
 use crate::foreground::{Foreground, Manners};
 use crate::private::{Note, Private};
-use crate::run::{self, Caller, Compiled};
+use crate::run::{self, Caller, Compiled, limits};
 use crate::supervisor::{self, Start};
 use anyhow::{Result, bail};
 use ctr_isolation::sys::{fs, process};
@@ -115,10 +117,19 @@ fn planned(
     directory: &Path,
     compiled: Compiled,
 ) -> Result<(Bundle, Plan, Facts)> {
-    let request = plan::Request { has_console: true, ..context.request(name, flags.bundle.preserve_fds)? };
+    let mut request =
+        plan::Request { has_console: true, ..context.request(name, flags.bundle.preserve_fds)? };
+    if context.settings.cgroup.manager == CgroupManager::Auto {
+        request.manager = plan::Manager::Auto;
+    }
+    let policy = flags.limits.limits.unwrap_or(context.settings.run.limits);
+    request.best_effort = policy == Policy::BestEffort;
     let text = serde_json::to_vec(&compiled.spec)?;
     let bundle = Bundle { dir: directory.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
-    let facts = Facts::read();
+    let mut facts = Facts::read();
+    if limits::any(&flags.limits) {
+        facts.ask_for_cgroups();
+    }
     let plan = plan::create::create(&bundle, &request, &facts)?;
     for warning in compiled.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use ctr_images::host::{HostImage, Lower};
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxDeviceCgroupBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, Process, Root,
-    RootBuilder, Spec, User, UserBuilder,
+    Linux, LinuxBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Process, Root, RootBuilder, Spec, User,
+    UserBuilder,
 };
 
 use super::{
@@ -262,19 +262,18 @@ fn linux(request: &Request, defaults: &settings::Run, caller: &Caller, ids: &Ids
         .masked_paths(defaults.masked_paths.clone())
         .readonly_paths(defaults.readonly_paths.clone())
         .build()?;
-    linux.set_seccomp(request.security.seccomp.clone()).set_resources(None);
+    linux.set_seccomp(request.security.seccomp.clone()).set_resources(request.resources.clone());
     if caller.needs_user_namespace() {
         linux.set_uid_mappings(Some(ids.users.clone())).set_gid_mappings(Some(ids.groups.clone()));
     } else if !caller.in_user_namespace {
-        linux.set_resources(Some(no_devices()?));
+        linux.resources_mut().get_or_insert_default().set_devices(Some(no_devices()?));
     }
     Ok(linux)
 }
 
 /// No device but those every container has.
-fn no_devices() -> Result<LinuxResources> {
-    let none = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
-    Ok(LinuxResourcesBuilder::default().devices(vec![none]).build()?)
+fn no_devices() -> Result<Vec<LinuxDeviceCgroup>> {
+    Ok(vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?])
 }
 
 fn namespaces(request: &Request, caller: &Caller) -> Result<Vec<LinuxNamespace>> {

@@ -7,6 +7,7 @@ mod accounts;
 mod caller;
 mod capabilities;
 mod compile;
+pub(crate) mod limits;
 mod mounts;
 mod name;
 mod profile;

@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use oci_spec::runtime::{LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType};
+use oci_spec::runtime::{
+    LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+};
 
-use super::{Caller, capabilities::Granted, mounts, profile};
+use super::{Caller, capabilities::Granted, limits, mounts, profile};
 use crate::{
     cli::run::{ImageFlags, Network, Run, Seccomp, SecurityOption},
     settings::{self, Settings},
@@ -37,6 +39,7 @@ pub struct Request {
     pub(super) security: Security,
     pub(super) annotations: HashMap<String, String>,
     pub(super) rlimits: Vec<PosixRlimit>,
+    pub(super) resources: Option<LinuxResources>,
 }
 
 /// What `--security-opt` and the settings say.
@@ -72,6 +75,7 @@ impl Request {
             capabilities,
             annotations: flags.annotation.iter().map(|text| annotation(text)).collect::<Result<_>>()?,
             rlimits: read_rlimits(defaults.ulimits.iter().chain(&flags.ulimit))?,
+            resources: limits::read(&run.limits)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Control groups, version 2 (cgroups(7), the kernel's cgroup-v2.rst).
 
 pub mod devices;
+pub mod limit;
 pub mod stat;
 pub mod systemd;
 

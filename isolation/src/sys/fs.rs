@@ -244,6 +244,13 @@ pub fn filesystem_at(path: &Path) -> Result<i64> {
     Ok(stat.f_type)
 }
 
+/// Whether we may write `path` (faccessat(2) with `AT_EACCESS`).
+pub fn is_writable(path: &Path) -> bool {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::{AccessFlags, faccessat};
+    faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
 /// The mount flags (`ST_*` of statvfs(3)) of the mount that `fd` is on.
 ///
 /// # Errors

@@ -5,8 +5,7 @@ use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::plan::mounts::{self, Situation};
 use crate::plan::validate::{self, Check};
-use crate::plan::{Cgroup, IdMaps, Init, Launch, Plan, Rdt, Request, Unit, ns, process, resources};
-use ctr_isolation::cgroup::devices;
+use crate::plan::{Cgroup, IdMaps, Init, Launch, Manager, Plan, Rdt, Request, Unit, ns, process, resources};
 use ctr_isolation::personality;
 use ctr_isolation::root::clean;
 use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder};
@@ -249,28 +248,29 @@ fn cgroup(
 ) -> Option<Cgroup> {
     let resources = linux.resources().clone().unwrap_or_default();
     let files = resources::files(&resources, check, warnings);
-    if request.no_cgroup || facts.hierarchy.is_none() {
-        check.that(files.is_empty(), "/linux/resources", || {
-            "limits need a cgroup, and there is none to be had".into()
-        });
+    let none = match request.manager {
+        Manager::Nobody => Some("--cgroup-manager disabled forbids one"),
+        _ if facts.hierarchy.is_none() => Some("cgroup version 2 is not mounted at /sys/fs/cgroup"),
+        _ => None,
+    };
+    if let Some(why) = none {
+        let lost = |(file, value): &resources::File| format!("not limited: {file} to {value}: {why}");
+        if request.best_effort {
+            warnings.extend(files.iter().map(lost));
+        } else {
+            check.that(files.is_empty(), "/linux/resources", || format!("limits need a cgroup, and {why}"));
+        }
         return None;
     }
-    let rules = resources.devices().clone().unwrap_or_default();
-    let device_filter = match devices::Filter::new(&rules, true) {
-        Ok(filter) => {
-            Some(filter).filter(|filter| !filter.allows_everything()).map(|filter| filter.program())
-        }
-        Err(problems) => {
-            for problem in &problems {
-                check.problem(format!("/linux/resources/devices{}", problem.pointer), &problem.message);
-            }
-            None
-        }
-    };
-    // Only the host's root may load one; in a user namespace mknod(2) is refused anyway.
-    let device_filter = device_filter.filter(|_| facts.is_root() && !facts.in_user_namespace);
+    let device_filter = resources::device_filter(&resources, facts, check);
     let given = linux.cgroups_path().clone().unwrap_or_default();
-    let unit = request.systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
+    let systemd = match request.manager {
+        Manager::Systemd => true,
+        // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
+        Manager::Auto => !files.is_empty() && facts.systemd && (facts.is_root() || !facts.delegated),
+        _ => false,
+    };
+    let unit = systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
     let asked_for =
         !files.is_empty() || device_filter.is_some() || unit.is_some() || !given.as_os_str().is_empty();
     Some(Cgroup {
@@ -279,6 +279,7 @@ fn cgroup(
         files,
         device_filter,
         optional: !asked_for && !request.need_cgroup,
+        best_effort: request.best_effort,
     })
 }
 

@@ -3,6 +3,7 @@
 //! [`create::create`] and [`exec::exec`] turn a configuration, what the caller asked for and [`Facts`](crate::facts)
 //! into a [`Plan`]. They ask nobody: no file is opened and no call is made here.
 
+pub mod change;
 pub mod create;
 pub mod describe;
 pub mod exec;
@@ -71,6 +72,8 @@ pub struct Cgroup {
     pub device_filter: Option<Vec<u64>>,
     /// Go on without it when it may not be made: an ordinary user without delegation, no limit asked for.
     pub optional: bool,
+    /// Warn of a limit that cannot be had, instead of giving up.
+    pub best_effort: bool,
 }
 
 /// A systemd scope (`slice:prefix:name` of `cgroupsPath`).
@@ -226,6 +229,20 @@ pub struct Program {
     pub keep_fds: u32,
 }
 
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// We, in the cgroup file system.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked for a scope.
+    Systemd,
+    /// systemd where there are limits and it is the one that can make them hold, else we.
+    Auto,
+    /// Nobody.
+    Nobody,
+}
+
 /// What the caller asked for beyond the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -239,10 +256,10 @@ pub struct Request {
     pub keep_fds: u32,
     /// Descriptors of socket activation among them: `LISTEN_FDS` and `LISTEN_FDNAMES`.
     pub listen: Option<(u32, Option<String>)>,
-    /// Have systemd make the cgroup.
-    pub systemd: bool,
-    /// Make no cgroup.
-    pub no_cgroup: bool,
+    /// Who makes the cgroup.
+    pub manager: Manager,
+    /// Warn of a limit that cannot be had, instead of giving up.
+    pub best_effort: bool,
     /// Fail where none can be made, even if nothing asks for one (`--rootless=false`).
     pub need_cgroup: bool,
     /// A terminal is taken by somebody: a console socket is given or we are attached.

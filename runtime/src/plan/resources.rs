@@ -1,6 +1,8 @@
 //! `linux.resources` as files of cgroup version 2 and the values to write (the kernel's cgroup-v2.rst).
 
+use crate::facts::Facts;
 use crate::plan::validate::Check;
+use ctr_isolation::cgroup::devices;
 use ctr_isolation::cgroup::systemd::{Property, Value};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
@@ -46,8 +48,25 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
     files.0
 }
 
-/// The properties of a systemd scope with the limits `files`. We write the files ourselves; this is what systemd will
-/// write in their place when it reloads, and what it shows.
+/// The program of the device filter that `resources` asks for; `None` where it is of no use.
+pub fn device_filter(resources: &LinuxResources, facts: &Facts, check: &mut Check) -> Option<Vec<u64>> {
+    let rules = resources.devices().clone().unwrap_or_default();
+    match devices::Filter::new(&rules, true) {
+        Ok(filter) => Some(filter)
+            .filter(|filter| !filter.allows_everything())
+            // Only the host's root may load one; in a user namespace mknod(2) is refused anyway.
+            .filter(|_| facts.is_root() && !facts.in_user_namespace)
+            .map(|filter| filter.program()),
+        Err(problems) => {
+            for problem in &problems {
+                check.problem(format!("/linux/resources/devices{}", problem.pointer), &problem.message);
+            }
+            None
+        }
+    }
+}
+
+/// The properties of a systemd scope with the limits `files`.
 pub fn unit_properties(files: &[File]) -> Vec<Property> {
     let mut properties = vec![
         Property::new("Delegate", Value::Bool(true)),
@@ -55,29 +74,83 @@ pub fn unit_properties(files: &[File]) -> Vec<Property> {
         // A failed scope would keep its name.
         Property::new("CollectMode", Value::String("inactive-or-failed".into())),
     ];
-    let number = |value: &str| if value == "max" { Some(u64::MAX) } else { value.parse().ok() };
+    properties.extend(limit_properties(files));
+    properties
+}
+
+/// The limits `files` as properties of a unit. We write the files ourselves; this is what systemd will write in their
+/// place when it reloads, and what it shows.
+pub fn limit_properties(files: &[File]) -> Vec<Property> {
+    let mut properties = Vec::new();
     for (file, value) in files {
-        if file == "cpu.max" {
-            let mut parts = value.split(' ').map(number);
-            let (quota, period) = (parts.next().flatten(), parts.next().flatten());
-            if let (Some(quota), period) =
-                (quota.filter(|quota| *quota != u64::MAX), period.unwrap_or(100_000))
-            {
-                let quota = u128::from(quota) * 1_000_000 / u128::from(period.max(1));
-                let quota = u64::try_from(quota).unwrap_or(u64::MAX);
-                properties.push(Property::new("CPUQuotaPerSecUSec", Value::U64(quota)));
-                // Its default; systemd before 242 does not know the property.
-                if period != 100_000 {
-                    properties.push(Property::new("CPUQuotaPeriodUSec", Value::U64(period)));
-                }
+        match file.as_str() {
+            "cpu.max" => cpu_quota(value, &mut properties),
+            "cpuset.cpus" => properties.extend(bits(value).map(|bits| Property::new("AllowedCPUs", bits))),
+            "cpuset.mems" => {
+                properties.extend(bits(value).map(|bits| Property::new("AllowedMemoryNodes", bits)))
             }
+            "io.max" => properties.extend(device_limit(value)),
+            // systemd's weight of what is idle (since version 252).
+            "cpu.idle" if value == "1" => properties.push(Property::new("CPUWeight", Value::U64(0))),
+            _ => {}
         }
-        let name = PROPERTIES.iter().find(|(known, _)| known == file).map(|(_, name)| *name);
+        // Of `io.bfq.weight|io.weight` systemd itself knows both.
+        let (file, value) = match file.split_once('|') {
+            Some((_, file)) => (file, value.rsplit('|').next().unwrap_or(value)),
+            None => (file.as_str(), value.as_str()),
+        };
+        let name = PROPERTIES.iter().find(|(known, _)| *known == file).map(|(_, name)| *name);
         if let (Some(name), Some(value)) = (name, number(value)) {
             properties.push(Property::new(name, Value::U64(value)));
         }
     }
     properties
+}
+
+fn number(value: &str) -> Option<u64> {
+    if value == "max" { Some(u64::MAX) } else { value.parse().ok() }
+}
+
+fn cpu_quota(value: &str, properties: &mut Vec<Property>) {
+    let mut parts = value.split(' ').map(number);
+    let (quota, period) = (parts.next().flatten(), parts.next().flatten().unwrap_or(100_000));
+    let a_second = |quota: u64| {
+        let quota = u128::from(quota) * 1_000_000 / u128::from(period.max(1));
+        u64::try_from(quota).unwrap_or(u64::MAX)
+    };
+    let Some(quota) = quota else { return };
+    let quota = if quota == u64::MAX { quota } else { a_second(quota) };
+    properties.push(Property::new("CPUQuotaPerSecUSec", Value::U64(quota)));
+    // Its default; systemd before 242 does not know the property.
+    if period != 100_000 {
+        properties.push(Property::new("CPUQuotaPeriodUSec", Value::U64(period)));
+    }
+}
+
+/// A list like `0-2,7`, bit by bit, the lowest first.
+fn bits(list: &str) -> Option<Value> {
+    let mut bytes = Vec::new();
+    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        for bit in first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?.min(1 << 16) {
+            bytes.resize(bytes.len().max(bit / 8 + 1), 0);
+            bytes[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    Some(Value::Bytes(bytes))
+}
+
+/// `8:0 rbps=1048576` as a property, which names the device by its node.
+fn device_limit(value: &str) -> Option<Property> {
+    let (device, limit) = value.split_once(' ')?;
+    let (key, amount) = limit.split_once('=')?;
+    let name = match key {
+        "rbps" => "IOReadBandwidthMax",
+        "wbps" => "IOWriteBandwidthMax",
+        "riops" => "IOReadIOPSMax",
+        _ => "IOWriteIOPSMax",
+    };
+    Some(Property::new(name, Value::Amounts(vec![(format!("/dev/block/{device}"), number(amount)?)])))
 }
 
 const PROPERTIES: &[(&str, &str)] = &[
@@ -118,13 +191,21 @@ fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: 
             (swap, Some(limit)) => files.put("memory.swap.max", swap - limit),
         }
     }
+    // Memory without a limit is without one of swap, too: so it was with version 1, and callers rely on it.
+    if limit.is_some_and(|limit| limit < 0) && memory.swap().unwrap_or(0) == 0 {
+        files.put("memory.swap.max", "max");
+    }
     if let Some(limit) = limit {
         files.put("memory.max", amount(limit));
     }
     if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
         files.put("memory.low", amount(reservation));
     }
+    #[allow(deprecated)]
+    let kernel = memory.kernel();
     for (given, name) in [
+        (kernel.is_some_and(|limit| limit != 0), "kernel"),
+        (memory.kernel_tcp().is_some_and(|limit| limit != 0), "kernelTCP"),
         (memory.swappiness().is_some(), "swappiness"),
         (memory.disable_oom_killer() == Some(true), "disableOOMKiller"),
     ] {
@@ -205,7 +286,8 @@ fn block_io(io: &LinuxBlockIo, files: &mut Files, check: &mut Check, warnings: &
     ];
     for (devices, key) in throttles {
         for device in devices.iter().flatten() {
-            files.put("io.max", format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()));
+            let rate = if device.rate() == 0 { "max".into() } else { device.rate().to_string() };
+            files.put("io.max", format!("{}:{} {key}={rate}", device.major(), device.minor()));
         }
     }
 }

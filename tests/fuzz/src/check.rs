@@ -7,7 +7,7 @@ use ctr_isolation::seccomp::Filter;
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::parse_process;
 use ctr_runtime::facts::Facts;
-use ctr_runtime::plan::{self, Plan, Request, create, describe, exec};
+use ctr_runtime::plan::{self, Manager, Plan, Request, create, describe, exec};
 use std::path::{Component, Path};
 
 /// Facts of root's host, and of an ordinary user's.
@@ -19,6 +19,8 @@ pub(crate) fn facts(uid: u32) -> Facts {
         setgroups_denied: false,
         hierarchy: Some(Hierarchy { mount: "/sys/fs/cgroup".into(), unified: true }),
         own_cgroup: "/user.slice/session".into(),
+        delegated: uid == 0,
+        systemd: true,
         last_capability: 40,
         capabilities: if uid == 0 { (1 << 41) - 1 } else { 0 },
         apparmor: true,
@@ -29,9 +31,11 @@ pub(crate) fn facts(uid: u32) -> Facts {
 /// Reads `text` as a configuration and as a process for `exec`, and checks whatever plans come of it: how many.
 pub(crate) fn configuration(text: &[u8]) -> usize {
     let (id, mut plans) = ("fuzzed", 0);
-    for (uid, systemd) in [(0, false), (0, true), (1000, false), (1000, true)] {
+    for (uid, manager) in
+        [(0, Manager::Cgroupfs), (0, Manager::Systemd), (1000, Manager::Auto), (1000, Manager::Systemd)]
+    {
         let facts = facts(uid);
-        let request = Request { id: id.into(), systemd, has_console: true, ..Request::default() };
+        let request = Request { id: id.into(), manager, has_console: true, ..Request::default() };
         let Ok(bundle) = Bundle::parse("/bundle".into(), text.to_vec()) else { break };
         if let Ok(plan) = create::create(&bundle, &request, &facts) {
             sound(&plan, uid);

@@ -23,6 +23,8 @@ pub enum Value {
     Strings(Vec<String>),
     /// `au`: process ids.
     U32s(Vec<u32>),
+    /// `a(st)`: limits of devices, by the paths of their nodes.
+    Amounts(Vec<(String, u64)>),
 }
 
 impl Value {
@@ -37,6 +39,7 @@ impl Value {
             Value::Bytes(_) => "ay",
             Value::Strings(_) => "as",
             Value::U32s(_) => "au",
+            Value::Amounts(_) => "a(st)",
         }
     }
 }
@@ -123,6 +126,13 @@ impl Writer {
             Value::Bytes(bytes) => self.array(1, |w| w.0.extend(bytes)),
             Value::Strings(texts) => self.array(4, |w| texts.iter().for_each(|text| w.string(text))),
             Value::U32s(numbers) => self.array(4, |w| numbers.iter().for_each(|number| w.u32(*number))),
+            Value::Amounts(amounts) => self.array(8, |w| {
+                for (path, amount) in amounts {
+                    w.align(8);
+                    w.string(path);
+                    w.u64(*amount);
+                }
+            }),
         }
     }
 

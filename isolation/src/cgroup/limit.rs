@@ -1,0 +1,205 @@
+//! Setting a limit, and seeing that it holds.
+
+use super::Cgroup;
+use crate::sys::fs;
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+impl Cgroup {
+    /// Writes a limit and reads it back. A name `a|b` stands for the first of the files that exists, a value `v|w` for
+    /// the one of that file.
+    ///
+    /// # Errors
+    /// The kernel's; or that it reads otherwise than it was written, because somebody else has written it meanwhile; or
+    /// why the controller is not available here.
+    pub fn set_limit(&self, files: &str, values: &str) -> Result<()> {
+        let mut missing = None;
+        for (file, value) in files.split('|').zip(values.split('|').chain(std::iter::repeat(values))) {
+            let value = &of_whole_disk(file, value);
+            match self.write(file, value) {
+                Err(error) if matches!(error.errno, libc::ENOENT | libc::EOPNOTSUPP) => missing = Some(error),
+                Err(error) => return Err(error),
+                Ok(()) => return self.check_limit(file, value),
+            }
+        }
+        let why = self.why_missing(files.split('.').next().unwrap_or_default());
+        Err(missing.unwrap_or_else(|| Error::new(format!("no value for {files}"))).under(why))
+    }
+
+    fn check_limit(&self, file: &str, value: &str) -> Result<()> {
+        // What can be written and not read (memory.reclaim) is no limit.
+        let Some(text) = self.text(file) else { return Ok(()) };
+        if holds(file, value, &text) {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "{} reads {:?} after {value:?} was written to it: somebody else writes it, too",
+            self.dir.join(file).display(),
+            text.trim_end()
+        )))
+    }
+
+    /// Why this cgroup lacks the files of `controller`.
+    fn why_missing(&self, controller: &str) -> String {
+        let lacks = |file: &str, cgroup: &Cgroup| {
+            let text = cgroup.text(file).unwrap_or_default();
+            !text.split_whitespace().any(|name| name == controller)
+        };
+        let needs =
+            format!("the limit needs the cgroup controller {controller}, which is not available here");
+        if !lacks("cgroup.controllers", self) {
+            return format!("the kernel's controller {controller} does not have this limit here");
+        }
+        // The nearest above that has it does not hand it down.
+        let Some(above) = self.ancestors().find(|above| !lacks("cgroup.controllers", above)) else {
+            return format!(
+                "{needs} (nothing above has it: version 1 has taken it, or whoever made us has not passed it on)"
+            );
+        };
+        let dir = above.dir.display();
+        if above.dir.join("cgroup.type").exists()
+            && above.text("cgroup.procs").is_some_and(|pids| !pids.is_empty())
+        {
+            return format!(
+                "{needs} ({dir} has processes of its own, and such a cgroup hands no controller down: move them into one \
+                 below it, or start us by `systemd-run --scope -p Delegate=yes`)"
+            );
+        }
+        format!("{needs} ({dir} does not hand it down, and we may not change its cgroup.subtree_control)")
+    }
+}
+
+/// `8:1 rbps=1` as `8:0 rbps=1`: the kernel limits disks, and says `ENODEV` for one's partition.
+fn of_whole_disk(file: &str, value: &str) -> String {
+    let device = value.split_once(' ').filter(|(device, _)| file.starts_with("io.") && device.contains(':'));
+    let disk = device.and_then(|(device, limit)| {
+        let partition = Path::new("/sys/dev/block").join(device);
+        if !partition.join("partition").exists() {
+            return None;
+        }
+        let disk = fs::read_small(&partition.canonicalize().ok()?.parent()?.join("dev")).ok()?;
+        Some(format!("{} {limit}", disk.trim()))
+    });
+    disk.unwrap_or_else(|| value.to_owned())
+}
+
+/// Whether `text`, read from `file`, is what `value` asked for. The kernel rounds amounts of memory down to whole pages,
+/// and writes lists and defaults in its own way.
+pub fn holds(file: &str, value: &str, text: &str) -> bool {
+    let text = text.trim_end();
+    match file {
+        "cpu.max" => {
+            let mut read = text.split(' ');
+            value.split(' ').all(|part| read.next() == Some(part))
+        }
+        "cpuset.cpus" | "cpuset.mems" => list(value) == list(text),
+        "io.max" | "rdma.max" => keyed(value, text),
+        // A weight for all is shown as the default one; one device's has a line of its own.
+        "io.weight" | "io.bfq.weight" => {
+            let wanted = value.strip_prefix("default ").unwrap_or(value);
+            text.lines().any(|line| line == wanted || line.strip_prefix("default ") == Some(wanted))
+        }
+        _ if file.starts_with("memory.") || file.starts_with("hugetlb.") => {
+            match (value.parse(), text.parse()) {
+                (Ok(wanted), Ok(read)) => rounded(file, wanted, read),
+                // More than the kernel can count is no limit.
+                (Ok(wanted), Err(_)) => text == "max" && wanted >= 1 << 62,
+                // Whatever else it understands (`64M`), we need not.
+                (Err(_), _) => value != "max" || text == "max",
+            }
+        }
+        "pids.max" | "cpu.weight" | "cpu.max.burst" | "cpu.idle" => value.trim() == text,
+        // What the kernel makes of any other, it alone knows.
+        _ => true,
+    }
+}
+
+fn rounded(file: &str, wanted: u64, read: u64) -> bool {
+    let unit = match file.strip_prefix("hugetlb.").and_then(|rest| rest.split('.').next()) {
+        Some(size) => size_of(size).unwrap_or(u64::MAX),
+        None => 64 << 10,
+    };
+    // The largest page there is.
+    read == wanted || read < wanted && wanted - read < unit
+}
+
+/// The bytes of a huge page, whose files are named by `64KB`, `2MB` or `1GB`.
+fn size_of(name: &str) -> Option<u64> {
+    let digits = name.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &name[digits.len()..] {
+        "KB" => 10,
+        "MB" => 20,
+        "GB" => 30,
+        _ => return None,
+    };
+    Some(digits.parse::<u64>().ok()? << shift)
+}
+
+/// The line of the same device says the same.
+fn keyed(value: &str, text: &str) -> bool {
+    let (device, wanted) = value.split_once(' ').unwrap_or((value, ""));
+    let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
+    // A device without a limit has no line.
+    let read: Vec<&str> = line.unwrap_or_default().split(' ').collect();
+    wanted.split(' ').all(|part| read.contains(&part) || part.ends_with("=max") && line.is_none())
+}
+
+/// The numbers of a list like `0-2,7`.
+fn list(text: &str) -> Option<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend(first.trim().parse().ok()?..=last.trim().parse::<u32>().ok()?.min(1 << 16));
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_makes_of_a_limit_is_known_again() {
+        for (file, value, text) in [
+            ("memory.max", "10000000", "9998336\n"),
+            ("memory.max", "max", "max\n"),
+            ("memory.swap.max", "0", "0\n"),
+            ("hugetlb.2MB.max", "3000000", "2097152\n"),
+            ("pids.max", "7", "7\n"),
+            ("cpu.max", "50000", "50000 100000\n"),
+            ("cpu.max", "max", "max 100000\n"),
+            ("cpu.max", "max 50000", "max 50000\n"),
+            ("cpuset.cpus", "0,1", "0-1\n"),
+            ("cpuset.cpus", "1", "1\n"),
+            ("io.max", "8:0 rbps=1048576", "8:0 rbps=1048576 wbps=max riops=max wiops=max\n"),
+            ("io.max", "8:0 rbps=max", ""),
+            ("io.weight", "200", "default 200\n"),
+            ("io.bfq.weight", "8:0 300", "default 100\n8:0 300\n"),
+            ("memory.high", "max", "max\n"),
+            ("memory.max", "9223372036854775807", "max\n"),
+            ("memory.high", "64M", "67108864\n"),
+            ("misc.max", "anything", "else"),
+        ] {
+            assert!(holds(file, value, text), "{file} {value} {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_seen() {
+        for (file, value, text) in [
+            ("memory.max", "67108864", "max\n"),
+            ("memory.max", "67108864", "33554432\n"),
+            ("memory.max", "4096", "8192\n"),
+            ("hugetlb.2MB.max", "9000000", "2097152\n"),
+            ("pids.max", "7", "max\n"),
+            ("cpu.max", "50000 100000", "max 100000\n"),
+            ("cpuset.cpus", "0-1", "0\n"),
+            ("io.max", "8:0 rbps=1048576", "8:16 rbps=1048576 wbps=max riops=max wiops=max\n"),
+            ("io.max", "8:0 rbps=1048576", ""),
+            ("io.weight", "200", "default 100\n"),
+        ] {
+            assert!(!holds(file, value, text), "{file} {value} {text:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The cgroup of a container: made, by us or by systemd, and its limits.
+
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::plan::{self, Plan, resources};
+use crate::state::Record;
+use ctr_isolation::Context;
+use ctr_isolation::cgroup::{self, Cgroup, systemd};
+use ctr_isolation::sys::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The cgroup we make; one that systemd makes is not known yet.
+pub fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
+    let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
+    facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(&wanted.path))
+}
+
+/// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.
+///
+/// # Errors
+/// When systemd refuses, or puts it elsewhere than we asked for.
+pub fn start_unit(
+    wanted: &plan::Cgroup,
+    unit: &plan::Unit,
+    pid: i32,
+    record: &mut Record,
+    facts: &Facts,
+) -> Result<Cgroup> {
+    let description = format!("container {}", record.id);
+    let properties = resources::unit_properties(&wanted.files);
+    systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
+    let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
+    // Whatever we take for the container's cgroup will be killed and removed one day.
+    let Some(hierarchy) = facts.hierarchy.as_ref().filter(|_| path.ends_with(&unit.name)) else {
+        return Err(Error::text(format!(
+            "systemd started {}, but the container's process is in the cgroup {}",
+            unit.name,
+            path.display()
+        )));
+    };
+    let cgroup = hierarchy.cgroup(path);
+    record.cgroup = Some(cgroup.dir().to_owned());
+    Ok(cgroup)
+}
+
+/// The systemd that has the unit of `record`.
+pub fn bus(record: &Record) -> systemd::Bus {
+    if record.user_unit { systemd::Bus::User } else { systemd::Bus::System }
+}
+
+/// Makes the cgroup with its limits; `None` when it is optional and may not be made.
+///
+/// # Errors
+/// The kernel's, or that it is another container's, or of the first limit that cannot be had.
+pub fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
+    let Some(wanted) = &plan.cgroup else { return Ok(None) };
+    match cgroup.create() {
+        Err(error) if error.errno == libc::EROFS && !wanted.optional && !wanted.best_effort => {
+            return Err(error
+                .under("cgroups are read-only here, as in a container (use --cgroup-manager disabled, or mount them writable)")
+                .into());
+        }
+        Err(error)
+            if (wanted.optional || wanted.best_effort)
+                && matches!(error.errno, libc::EACCES | libc::EPERM | libc::EROFS) =>
+        {
+            tracing::debug!("no cgroup: {error}");
+            for (file, value) in &wanted.files {
+                tracing::warn!("not limited: {file} to {value}: {error}");
+            }
+            record.cgroup = None;
+            return Ok(None);
+        }
+        other => other?,
+    }
+    let dir = cgroup.open()?;
+    // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
+    if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
+        record.cgroup = None;
+        if wanted.optional {
+            return Ok(None);
+        }
+        return Err(match error {
+            Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),
+            other => other,
+        });
+    }
+    limit(cgroup, &wanted.files, wanted.best_effort)?;
+    Ok(Some(dir))
+}
+
+/// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told
+/// when it cannot be removed.
+///
+/// # Errors
+/// When there is one.
+pub fn refuse_used(cgroup: &Cgroup) -> Result<()> {
+    match cgroup.read("cgroup.procs") {
+        Ok(pids) if !pids.is_empty() => Err(used(cgroup)),
+        // Not there yet, or of a kind that is not read (threaded): making it will tell.
+        _ => Ok(()),
+    }
+}
+
+fn used(cgroup: &Cgroup) -> Error {
+    let dir = cgroup.dir().display();
+    Error::text(format!(
+        "cgroup {dir} is not empty: another container uses it (choose another name, or another cgroupsPath)"
+    ))
+}
+
+/// Sets the limits and sees that they hold. Where as good as possible is good enough, one that does not is warned of.
+///
+/// # Errors
+/// Of the first limit that cannot be had.
+pub fn limit(cgroup: &Cgroup, limits: &[resources::File], best_effort: bool) -> Result<()> {
+    for (file, value) in limits {
+        match cgroup.set_limit(file, value) {
+            // Without swap there is none to be limited.
+            Err(error)
+                if error.errno == libc::ENOENT
+                    && file == "memory.swap.max"
+                    && matches!(value.as_str(), "0" | "max") => {}
+            Err(error) if best_effort => tracing::warn!("not limited: {error}"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Puts the device filter of `wanted`, if it has one, on the cgroup whose directory is `dir`.
+///
+/// # Errors
+/// The kernel's.
+pub fn filter_devices(dir: BorrowedFd<'_>, wanted: &plan::Cgroup) -> Result<()> {
+    match &wanted.device_filter {
+        Some(program) => Ok(Cgroup::filter_devices(dir, program, false).doing(|| "set the device filter")?),
+        None => Ok(()),
+    }
+}

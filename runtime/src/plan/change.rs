@@ -1,0 +1,108 @@
+//! A change of limits, laid over those that hold.
+
+use oci_spec::runtime::LinuxResources;
+use serde_json::Value;
+
+/// The limits `before` with `change` laid over them. What the change does not name keeps its value, and so it does where
+/// the change says 0 or nothing, which to engines means the same; 0 counts where it is a value of its own (burst, idle,
+/// and the rates of devices, which it lifts). Entries of lists are told apart by device or page size; device rules, whose
+/// order matters, take each other's place as a whole.
+///
+/// # Errors
+/// Never for limits that came from JSON.
+pub fn merge(before: &LinuxResources, change: &LinuxResources) -> serde_json::Result<LinuxResources> {
+    let mut merged = serde_json::to_value(before)?;
+    lay("", &serde_json::to_value(change)?, &mut merged);
+    serde_json::from_value(merged)
+}
+
+fn lay(key: &str, over: &Value, under: &mut Value) {
+    match (over, under) {
+        (Value::Object(over), Value::Object(under)) => {
+            for (key, value) in over.iter().filter(|(key, value)| says_something(key, value)) {
+                lay(key, value, under.entry(key.clone()).or_insert(Value::Null));
+            }
+        }
+        (Value::Array(over), Value::Array(under)) if key != "devices" => {
+            for entry in over {
+                match under.iter_mut().find(|old| identity(old) == identity(entry)) {
+                    Some(old) => *old = entry.clone(),
+                    None => under.push(entry.clone()),
+                }
+            }
+        }
+        (over, under) => *under = over.clone(),
+    }
+}
+
+fn says_something(key: &str, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0) || matches!(key, "burst" | "idle" | "rate"),
+        _ => true,
+    }
+}
+
+/// What of an entry says which one it is.
+fn identity(entry: &Value) -> [Option<&Value>; 3] {
+    ["major", "minor", "pageSize"].map(|key| entry.get(key))
+}
+
+/// Whether `change` names the limit that is in `file`, or one that it is worked out from.
+pub fn concerns(change: &LinuxResources, file: &str) -> bool {
+    let (memory, cpu) = (change.memory().unwrap_or_default(), change.cpu().clone().unwrap_or_default());
+    let named = |value: Option<i64>| value.is_some_and(|value| value != 0);
+    let quota = named(cpu.quota()) || cpu.period().is_some_and(|period| period != 0);
+    match file {
+        "memory.max" => named(memory.limit()),
+        // OCI counts memory and swap together.
+        "memory.swap.max" => named(memory.limit()) || named(memory.swap()),
+        "memory.low" => named(memory.reservation()),
+        // What is idle has no weight of its own.
+        "cpu.weight" | "cpu.idle" => cpu.idle().is_some() || cpu.shares().is_some_and(|shares| shares != 0),
+        "cpu.max" => quota,
+        // It cannot be above the quota, so it is set anew after that.
+        "cpu.max.burst" => quota || cpu.burst().is_some(),
+        "cpuset.cpus" => cpu.cpus().as_ref().is_some_and(|list| !list.is_empty()),
+        "cpuset.mems" => cpu.mems().as_ref().is_some_and(|list| !list.is_empty()),
+        "pids.max" => change.pids().is_some(),
+        _ if change.unified().as_ref().is_some_and(|unified| unified.contains_key(file)) => true,
+        _ if file.starts_with("io.") => change.block_io().is_some(),
+        _ if file.starts_with("hugetlb.") => change.hugepage_limits().is_some(),
+        _ => file.starts_with("rdma.") && change.rdma().is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_named_keeps_its_value() {
+        let before = r#"{"memory":{"limit":100,"swap":150},"cpu":{"shares":512,"burst":5},"pids":{"limit":7},
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":16,"rate":2}]},
+            "unified":{"memory.high":"7"},"devices":[{"allow":false,"access":"rwm"}]}"#;
+        let change = r#"{"memory":{"limit":120,"swap":0},"cpu":{"quota":50000,"shares":0,"cpus":"","burst":0},
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":16,"rate":3}]},"unified":{"pids.max":"9"}}"#;
+        let after = r#"{"memory":{"limit":120,"swap":150},"cpu":{"shares":512,"burst":0,"quota":50000},"pids":{"limit":7},
+            "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":16,"rate":3}]},
+            "unified":{"memory.high":"7","pids.max":"9"},"devices":[{"allow":false,"access":"rwm"}]}"#;
+        assert_eq!(merge(&resources(before), &resources(change)).unwrap(), resources(after));
+    }
+
+    #[test]
+    fn only_what_is_named_is_written() {
+        let change =
+            resources(r#"{"memory":{"limit":1},"cpu":{"period":5,"shares":0},"unified":{"misc.max":"x"}}"#);
+        let files =
+            ["memory.max", "memory.swap.max", "memory.low", "cpu.weight", "cpu.max", "pids.max", "misc.max"];
+        let named: Vec<&str> = files.into_iter().filter(|file| concerns(&change, file)).collect();
+        assert_eq!(named, ["memory.max", "memory.swap.max", "cpu.max", "misc.max"]);
+    }
+}

@@ -1,0 +1,72 @@
+//! `update`: other limits for a running container.
+
+use super::context::Context;
+use crate::cli::limits::Update;
+use anyhow::{Context as _, Result};
+use ctr_runtime::facts::Facts;
+use ctr_runtime::plan::change;
+use oci_spec::runtime::LinuxResources;
+use serde_json::json;
+use std::io::Read;
+use std::path::Path;
+
+/// Changes the limits that the flags name, or a file, or both: the flags then win.
+///
+/// # Errors
+/// What makes no sense, or cannot be had.
+pub fn update(context: &Context, flags: &Update) -> Result<()> {
+    let named = named(flags)?;
+    let change = match &flags.resources {
+        Some(path) => change::merge(&read(path)?, &named)?,
+        None => named,
+    };
+    let schemata: Vec<String> =
+        [&flags.l3_cache_schema, &flags.mem_bw_schema].into_iter().flatten().cloned().collect();
+    Ok(context.container(&flags.id)?.update(&change, &schemata, &Facts::read())?)
+}
+
+fn read(path: &Path) -> Result<LinuxResources> {
+    let mut text = Vec::new();
+    // As much as a configuration may have.
+    let limit = ctr_runtime::bundle::TEXT_MAX;
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text))
+    };
+    read.with_context(|| format!("read the limits from {}", path.display()))?;
+    let (resources, warnings) = ctr_runtime::bundle::parse(&text)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(resources)
+}
+
+/// What the flags name, as linux.resources.
+fn named(flags: &Update) -> Result<LinuxResources> {
+    let mut all = json!({
+        "memory": {
+            "limit": flags.memory,
+            "reservation": flags.memory_reservation,
+            "swap": flags.memory_swap,
+            "kernel": flags.kernel_memory,
+            "kernelTCP": flags.kernel_memory_tcp,
+        },
+        "cpu": {
+            "shares": flags.cpu_share,
+            "quota": flags.cpu_quota,
+            "period": flags.cpu_period,
+            "burst": flags.cpu_burst,
+            "idle": flags.cpu_idle,
+            "realtimePeriod": flags.cpu_rt_period,
+            "realtimeRuntime": flags.cpu_rt_runtime,
+            "cpus": flags.cpuset_cpus,
+            "mems": flags.cpuset_mems,
+        },
+        "blockIO": { "weight": flags.blkio_weight },
+    });
+    if let Some(limit) = flags.pids_limit {
+        all["pids"] = json!({ "limit": limit });
+    }
+    Ok(serde_json::from_value(all)?)
+}
