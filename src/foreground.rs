@@ -63,14 +63,25 @@ impl Foreground {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(self, mut started: Started, manners: Manners) -> Result<Ended> {
+    pub fn wait(self, mut started: Started, manners: Manners) -> Result<Waited> {
         let master = started.terminal.take();
-        let mut waiting = Waiting { signals: self.signals, started, manners, ended_by: None };
+        let mut waiting =
+            Waiting { signals: self.signals, started, manners, ended_by: None, passed: Vec::new() };
         if let Some(master) = master {
             waiting.with_terminal(&master)?;
         }
-        waiting.without_terminal()
+        let ended = waiting.without_terminal()?;
+        Ok(Waited { ended, passed: waiting.passed })
     }
+}
+
+/// What came of the waiting.
+#[derive(Debug)]
+pub struct Waited {
+    /// How the process ended.
+    pub ended: Ended,
+    /// The signals that were passed on to it.
+    pub passed: Vec<i32>,
 }
 
 struct Waiting {
@@ -79,6 +90,8 @@ struct Waiting {
     manners: Manners,
     /// The signal whose default action we have taken.
     ended_by: Option<i32>,
+    /// Those that were passed on, each once.
+    passed: Vec<i32>,
 }
 
 impl Waiting {
@@ -169,6 +182,9 @@ impl Waiting {
         if self.manners.default_actions && is_lost(self.started.pid, signal) {
             self.ended_by = Some(signal);
             sent = libc::SIGKILL;
+        }
+        if !self.passed.contains(&signal) {
+            self.passed.push(signal);
         }
         // That it has ended meanwhile will be seen next.
         let _ = process::pidfd_send_signal(self.started.pidfd.as_fd(), sent);

@@ -94,7 +94,7 @@ impl Private {
     /// Removes both again, and what was made with them. The reason for that is told by who has it.
     pub fn give_up(&self, context: &Context, lock: OwnedFd) {
         drop(lock);
-        match Container::delete(&context.store, &self.name, true) {
+        match Container::delete(&context.store, &self.name, true, &|_| {}) {
             Ok(()) | Err(Error::NotFound(_)) => {}
             Err(error) => tracing::warn!("{error}"),
         }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub cgroup: Cgroup,
     /// What `run --image` begins with.
     pub run: Run,
+    /// What is kept of containers that have ended.
+    pub record: Record,
     /// What the user should know of where these values came from.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -75,6 +77,20 @@ pub struct Cgroup {
 impl Default for Cgroup {
     fn default() -> Self {
         Cgroup { manager: CgroupManager::Auto }
+    }
+}
+
+/// What is kept of containers that have ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Record {
+    /// How much.
+    pub size: Size,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record { size: Size(4 << 20) }
     }
 }
 
@@ -375,7 +391,7 @@ fn setting_in(key: &str, value: Value) -> Value {
     Value::Table(Table::from_iter([(key.to_owned(), value)]))
 }
 
-const SECTIONS: [&str; 3] = ["log", "cgroup", "run"];
+const SECTIONS: [&str; 4] = ["log", "cgroup", "run", "record"];
 
 /// The known key nearest to the unknown one, from serde's list of both in `message`.
 fn did_you_mean(message: &str) -> Option<&str> {

@@ -6,6 +6,7 @@
 
 use crate::attachment::{self, Answer, Say};
 use crate::commands::context::Context;
+use crate::foreground::Waited;
 use crate::input::{self, Input};
 use crate::journal::{Stream, Writer};
 use crate::private::{Note, Private};
@@ -82,6 +83,7 @@ fn begin<'a>(context: &'a Context, start: &Start<'a>, answer: OwnedFd) -> Result
     let told = match &begun {
         Ok(_) => socket::send(answer.as_fd(), b"+", &[]),
         Err(error) => {
+            context.failed(&start.private.name, error);
             let text: String = format!("-{}", crate::output::chain(error)).chars().take(4096).collect();
             socket::send(answer.as_fd(), text.as_bytes(), &[])
         }
@@ -93,6 +95,7 @@ fn begin<'a>(context: &'a Context, start: &Start<'a>, answer: OwnedFd) -> Result
 struct Supervisor<'a> {
     context: &'a Context,
     private: &'a Private,
+    container: Container,
     /// The container's directory, whoever has its name by the end.
     directory: OwnedFd,
     started: Started,
@@ -123,14 +126,14 @@ impl<'a> Supervisor<'a> {
         fs::chdir(Path::new("/"))?;
         let signals = process::signalfd(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP])?;
         let (outputs, input) = pipes.ours(&started, start.note.interactive)?;
-        let container = Container::open(&context.store, &start.private.name)?;
-        let mut record = container.record.clone();
+        let mut container = Container::open(&context.store, &start.private.name)?;
         let pid = process::getpid();
-        record.supervisor = ctr_runtime::state::start_time(pid).map(|(time, _)| (pid, time));
-        entry.write(&record)?;
+        container.record.supervisor = ctr_runtime::state::start_time(pid).map(|(time, _)| (pid, time));
+        entry.write(&container.record)?;
         Ok(Supervisor {
             context,
             private: start.private,
+            container,
             directory: fs::open(entry.dir(), fs::O_DIRECTORY)?,
             journal: Writer::open(&start.private.directory, context.settings.run.log_size.0)?,
             listener: attachment::listen(entry)?,
@@ -148,7 +151,10 @@ impl<'a> Supervisor<'a> {
         // All that it took to make the container is not needed again.
         process::trim_memory();
         while self.serve()? {}
-        let status = process::wait(self.started.pidfd.as_fd())?.status();
+        let ended = process::wait(self.started.pidfd.as_fd())?;
+        let status = ended.status();
+        let waited = Waited { ended, passed: Vec::new() };
+        self.context.reaped(&self.container, &fs::fd_path(self.directory.as_fd()), &waited);
         note_status(self.directory.as_fd(), status)?;
         for client in &self.clients {
             let _ = attachment::answer(client.as_fd(), Answer::Ended(status));
@@ -309,7 +315,9 @@ pub fn note_status(directory: BorrowedFd<'_>, status: i32) -> Result<()> {
 pub fn remove_own(context: &Context, private: &Private, pid: i32) -> Result<()> {
     let name = &private.name;
     match Container::open(&context.store, name) {
-        Ok(container) if container.record.pid == pid => Ok(Container::delete(&context.store, name, true)?),
+        Ok(container) if container.record.pid == pid => {
+            Ok(Container::delete(&context.store, name, true, &|_| {})?)
+        }
         _ => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use crate::bundle::{self, Bundle};
 use crate::confine;
 use crate::error::{Error, Result};
+use crate::executable::{self, Place};
 use crate::facts::Facts;
 use crate::hooks;
 use crate::launch::{self, Io, Launched};
@@ -11,6 +12,7 @@ use crate::plan::{self, Plan, Request, ns};
 use crate::protocol::{Channel, Message};
 use crate::release;
 use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
+use crate::witness;
 use ctr_isolation::cgroup::{self, Cgroup};
 use ctr_isolation::resctrl::{self, Resctrl};
 use ctr_isolation::sys::socket::{self, Kind};
@@ -145,7 +147,13 @@ impl Container {
             socket::connect(&path, Kind::Packet).doing(|| "reach the container's first process")?,
         );
         channel.go(&[])?;
-        wait_for_program(&channel)?;
+        wait_for_program(&channel).map_err(|error| {
+            let bundle = self.bundle().ok();
+            executable::explain(
+                error,
+                bundle.and_then(|bundle| Place::of_spec(&self.record.rootfs, &bundle.spec)),
+            )
+        })?;
         std::fs::remove_file(self.entry.path(file::START)).doing(|| "mark the container as started")?;
         self.run_poststart()
     }
@@ -170,15 +178,16 @@ impl Container {
         Error::WrongStatus { verb, id: self.record.id.clone(), status, why }
     }
 
-    /// Sends `signal` to its first process, or with `all` to every one.
+    /// Sends `signal` to its first process, or with `all` to every one; `by` is the verb that does.
     ///
     /// # Errors
     /// [`Error::WrongStatus`] when it has stopped.
-    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+    pub fn kill(&self, signal: i32, all: bool, by: &str) -> Result<()> {
         let status = self.status();
         if all {
             // Without its first process, others of a shared PID namespace may be left.
             if let Some(cgroup) = self.cgroup().filter(Cgroup::exists) {
+                witness::note_signal(&self.entry, signal, by);
                 return Ok(cgroup.signal(signal)?);
             }
         }
@@ -187,6 +196,7 @@ impl Container {
         }
         let pidfd = open_process(&self.record)
             .ok_or_else(|| self.wrong_status("kill", Status::Stopped, " (container not running)"))?;
+        witness::note_signal(&self.entry, signal, by);
         process::pidfd_send_signal(pidfd.as_fd(), signal)?;
         // Without a PID namespace of its own the others do not end with the first.
         if signal == libc::SIGKILL
@@ -245,12 +255,13 @@ impl Container {
         }
     }
 
-    /// Removes the container `id`; with `force` ends it first.
+    /// Removes the container `id`; with `force` ends it first. `last` is called in between, where there was a process:
+    /// its cgroup is still there.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none, [`Error::WrongStatus`] when it still runs; everything that could not
     /// be undone.
-    pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+    pub fn delete(store: &Store, id: &str, force: bool, last: &dyn Fn(&Container)) -> Result<()> {
         let entry = store.open(id)?;
         let _lock = entry.lock()?;
         let record = entry.record()?;
@@ -265,6 +276,14 @@ impl Container {
             ));
         }
         let hooks = container.poststop();
+        if matches!(status, Status::Running | Status::Paused) {
+            witness::note_signal(&container.entry, libc::SIGKILL, "delete");
+            release::kill(&container.record)?;
+        }
+        // One that was never started has not died.
+        if !matches!(status, Status::Creating | Status::Created) {
+            last(&container);
+        }
         release::release(&container.entry, record.as_ref())?;
         let state = container.record.oci(Status::Stopped, 0);
         for hook in hooks {
@@ -533,11 +552,11 @@ pub fn create_reserved(
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         ..Record::default()
     };
-    let result = create_in(entry, &mut record, bundle, plan, options, facts);
-    if result.is_err() {
+    create_in(entry, &mut record, bundle, plan, options, facts).map_err(|error| {
+        let (usage, above) = witness::of_failed(&record);
         warn_of(release::undo(&Record { owned: Vec::new(), ..record }));
-    }
-    result
+        Error::NotMade { error: Box::new(error), usage: Box::new(usage), above }
+    })
 }
 
 /// The reason that is told is the first one.
@@ -588,6 +607,7 @@ fn create_in(
     };
     // The child has them; the start socket must end with it.
     drop(io);
+    record.above = cgroup.iter().filter(|_| dir.is_some()).flat_map(witness::above).collect();
     record.pid = launched.pid;
     record.start_time = state::start_time(launched.pid).map_or(0, |(time, _)| time);
     recording.note(record)?;
@@ -595,6 +615,7 @@ fn create_in(
     write_new(&entry.path(file::CONFIG), &bundle.text)?;
     if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
         let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
+        record.above = witness::above(&cgroup);
         recording.note(record)?;
         confine::limit(&cgroup, &wanted.files, wanted.best_effort)?;
         dir = Some(cgroup.open()?);
@@ -602,7 +623,8 @@ fn create_in(
     if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
         confine::filter_devices(dir.as_fd(), wanted)?;
     }
-    let terminal = converse(entry, record, &launched, plan, options, facts)?;
+    let terminal = converse(entry, record, &launched, plan, options, facts)
+        .map_err(|error| executable::explain(error, Place::of_plan(plan)))?;
     let Launched { pid, pidfd, .. } = launched;
     Ok(Started { pid, pidfd, terminal })
 }
@@ -791,7 +813,7 @@ fn wait_for_program(channel: &Channel) -> Result<()> {
 fn fail(message: Message) -> Result<()> {
     Err(match message {
         Message::Failed(error) => error.into(),
-        Message::Hop(failure) => Cause::call("exec: start the container's program", failure.errno).into(),
+        Message::Hop(failure) => Cause::call(executable::REFUSED, failure.errno).into(),
         Message::End => {
             Error::text("the container's first process ended before it was ready (killed, or out of memory?)")
         }

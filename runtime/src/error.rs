@@ -1,5 +1,6 @@
 //! What can go wrong with a container, as callers need to tell it apart.
 
+use crate::death::{Above, Usage};
 use crate::plan::validate::Problem;
 use crate::state::Status;
 
@@ -37,6 +38,16 @@ pub enum Error {
         what: String,
         /// What it would need.
         needs: String,
+    },
+    /// A container could not be made; what had come of it until then.
+    #[error("{error}")]
+    NotMade {
+        /// Why.
+        error: Box<Error>,
+        /// What its processes had used.
+        usage: Box<Usage>,
+        /// What happened above its cgroup.
+        above: Option<Above>,
     },
     /// An operation failed; the chain of what was being done and the kernel's reason.
     #[error("{0}")]

@@ -7,7 +7,9 @@
 pub mod bundle;
 pub mod confine;
 pub mod container;
+pub mod death;
 pub mod error;
+pub mod executable;
 pub mod facts;
 pub mod hooks;
 pub mod init;
@@ -18,6 +20,7 @@ pub mod protocol;
 pub mod release;
 pub mod state;
 pub mod update;
+pub mod witness;
 
 pub use error::{Error, Result};
 pub use state::{Status, Store};

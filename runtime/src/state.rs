@@ -4,6 +4,7 @@
 //! made, so that whatever is killed at whatever moment, `delete` knows what to undo. Whether a container runs is
 //! never stored: it is observed.
 
+use crate::death::Level;
 use crate::error::{Error, Result};
 use ctr_isolation::sys::fs;
 use ctr_isolation::{Context, root};
@@ -98,6 +99,9 @@ pub struct Record {
     /// The supervisor's process, where there is one, and when that started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<(i32, u64)>,
+    /// What the cgroups above its own had counted when it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub above: Vec<Level>,
     /// Annotations of the configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -168,6 +172,10 @@ pub mod file {
     pub const START: &str = "start";
     /// The same while it is being made.
     pub const START_NEW: &str = "start.new";
+    /// The signals that we sent it, a line each.
+    pub const SIGNALS: &str = "signals";
+    /// Its end has been written down.
+    pub const NOTED: &str = "noted";
 }
 
 impl Store {
@@ -311,6 +319,11 @@ impl Entry {
         &self.dir
     }
 
+    /// The state directory that it is in.
+    pub fn root(&self) -> PathBuf {
+        self.dir.parent().unwrap_or(&self.dir).to_owned()
+    }
+
     /// The path of one of its files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -414,7 +427,7 @@ impl Entry {
     /// The kernel's; that it is gone already is no error.
     pub fn remove(&self) -> Result<()> {
         // Most have no more than these.
-        for name in [file::STATE, file::CONFIG] {
+        for name in [file::STATE, file::CONFIG, file::SIGNALS] {
             let _ = std::fs::remove_file(self.path(name));
         }
         if std::fs::remove_dir(&self.dir).is_ok() {

@@ -7,7 +7,7 @@
 mod check;
 
 use ctr_runtime::bundle::Bundle;
-use ctr_runtime::plan::{Plan, Request, create, describe, exec, ns};
+use ctr_runtime::plan::{Manager, Plan, Request, create, describe, exec, ns};
 use std::path::Path;
 
 fn bundle(name: &str) -> Bundle {
@@ -16,7 +16,8 @@ fn bundle(name: &str) -> Bundle {
 }
 
 fn request(systemd: bool) -> Request {
-    Request { id: "web".into(), systemd, has_console: true, ..Request::default() }
+    let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
+    Request { id: "web".into(), manager, has_console: true, ..Request::default() }
 }
 
 fn words(plan: &Plan) -> String {

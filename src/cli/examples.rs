@@ -83,6 +83,17 @@ const EXAMPLES: &[Examples] = &[
         ],
     ),
     ("logs", &[("The last ten lines, and what comes", "logs --tail 10 --follow web")]),
+    (
+        "why",
+        &[
+            ("Why did it end?", "why web"),
+            ("Each time that it did", "why --all web"),
+            (
+                "For a script: was it for want of memory?",
+                "why --json web | jq -e '.cause == \"out-of-memory\"'",
+            ),
+        ],
+    ),
     ("attach", &[("Join a terminal; ctrl-p ctrl-q leaves it", "attach web")]),
     ("stop", &[("With half a minute to end in good order", "stop --time 30 web")]),
     ("restart", &[("Stop it and start it anew", "restart web")]),

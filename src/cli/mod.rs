@@ -13,6 +13,7 @@ mod plain;
 pub mod run;
 #[cfg(test)]
 mod tests;
+pub mod why;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -45,6 +46,7 @@ pub enum Verb {
     Events(limits::Events),
     Limits(limits::Limits),
     Logs(run::Logs),
+    Why(why::Why),
     Attach(run::Attach),
     Stop(run::Stop),
     Restart(run::Restart),
@@ -90,6 +92,7 @@ const VERBS: &[Entry] = &[
     entry!("run", run::Run, |run| Verb::Run(Box::new(run))),
     entry!("exec", oci::Exec, |exec| Verb::Exec(Box::new(exec))),
     entry!("logs", run::Logs, Verb::Logs),
+    entry!("why", why::Why, Verb::Why),
     entry!("attach", run::Attach, Verb::Attach),
     entry!("stop", run::Stop, Verb::Stop),
     entry!("restart", run::Restart, Verb::Restart),

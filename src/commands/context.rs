@@ -2,12 +2,23 @@
 
 use crate::cli::Global;
 use crate::cli::global::{CgroupManager, Rootless};
-use crate::log;
+use crate::commands::logs;
+use crate::ended::Ended;
+use crate::foreground::Waited;
 use crate::settings::Settings;
+use crate::{log, output};
 use anyhow::Result;
-use ctr_runtime::Store;
 use ctr_runtime::container::Container;
+use ctr_runtime::death::{Death, Failure, Sent};
 use ctr_runtime::plan::{Manager, Request};
+use ctr_runtime::state::{absolute, check_id, now};
+use ctr_runtime::witness::{self, Look};
+use ctr_runtime::{Error, Store};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the supervisor of a container that was killed may take to note how it ended.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Flags and settings, read once, and the store they lead to.
 #[derive(Debug)]
@@ -41,6 +52,104 @@ impl Context {
     /// When there is none.
     pub fn container(&self, id: &str) -> Result<Container> {
         Ok(Container::open(&self.store, id)?)
+    }
+
+    /// The records of containers that have ended.
+    pub fn ended(&self) -> Ended {
+        Ended::new(&self.settings.store, self.settings.record.size.0)
+    }
+
+    /// The state directory, as records name it.
+    pub fn root(&self) -> PathBuf {
+        absolute(&self.settings.root).unwrap_or_else(|_| self.settings.root.clone())
+    }
+
+    /// Keeps a record. That it cannot be kept must not keep anybody from what they are doing.
+    fn note(&self, death: Death) {
+        if self.settings.store.as_os_str().is_empty() {
+            return;
+        }
+        if let Err(error) = self.ended().note(&Death { root: self.root(), ..death }) {
+            tracing::debug!("keep the record in {}: {error}", self.ended().directory().display());
+        }
+    }
+
+    /// Records the end of `container`, whose directory is `directory`, which we have waited for.
+    pub fn reaped(&self, container: &Container, directory: &Path, waited: &Waited) {
+        let mut death = container.death(Some(waited.ended.into()), Look::Whole);
+        let passed = waited.passed.iter().map(|signal| Sent { signal: *signal, at: now(), by: "run".into() });
+        death.sent.extend(passed);
+        self.note(death);
+        witness::claim(directory);
+    }
+
+    /// Records the end of `container` by what there is still to be seen, if nobody has.
+    pub fn notice(&self, container: &Container) {
+        let is_seen = witness::is_noted(container.entry.dir()) || logs::supervisor(container).is_some();
+        if !is_seen && witness::claim(container.entry.dir()) {
+            self.note(container.death(None, Look::Brief));
+        }
+    }
+
+    /// The same of one that is about to be removed.
+    pub fn notice_last(&self, container: &Container) {
+        if !self.is_noted_soon(container) {
+            self.note(container.death(None, Look::Brief));
+        }
+    }
+
+    /// Whether the end of `container` is recorded. Its supervisor, if it has one, sees most and is given the time.
+    pub fn is_noted_soon(&self, container: &Container) -> bool {
+        let is_noted = || witness::is_noted(container.entry.dir());
+        let until = Instant::now() + PATIENCE;
+        while !is_noted() && logs::supervisor(container).is_some() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        is_noted()
+    }
+
+    /// Records that a container could not be made, or its program not be started.
+    pub fn failed(&self, name: &str, error: &anyhow::Error) {
+        let (kind, usage, above) = match error.downcast_ref() {
+            // That is told of a container that goes on as it was.
+            Some(Error::Exists(_) | Error::NotFound(_) | Error::WrongStatus { .. }) => return,
+            Some(Error::NotMade { error, usage, above }) => {
+                (Some(&**error), (**usage).clone(), above.clone())
+            }
+            other => (other, Default::default(), None),
+        };
+        if check_id(name).is_err() {
+            return;
+        }
+        let failure = Failure::of(kind, &output::chain(error));
+        let (name, now) = (name.to_owned(), now());
+        self.note(Death {
+            name,
+            began: now,
+            ended: now,
+            reaped: true,
+            failure: Some(failure),
+            usage,
+            above,
+            ..Death::default()
+        });
+    }
+
+    /// The program of a created container becomes what it is to be.
+    ///
+    /// # Errors
+    /// What its start ran into.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let started = container.start();
+        if let Err(error) = &started
+            && !matches!(error, Error::WrongStatus { .. })
+            && witness::claim(container.entry.dir())
+        {
+            let failure = Some(Failure::of(Some(error), &error.to_string()));
+            self.note(Death { failure, exit: None, ..container.death(None, Look::Whole) });
+        }
+        Ok(started?)
     }
 
     /// What the caller asked for that concerns cgroups and descriptors.

@@ -14,6 +14,10 @@ use ctr_runtime::state::absolute;
 /// # Errors
 /// What is wrong with the bundle, or what the kernel refused.
 pub fn create(context: &Context, flags: &Create) -> Result<()> {
+    make(context, flags).inspect_err(|error| context.failed(&flags.id, error))
+}
+
+fn make(context: &Context, flags: &Create) -> Result<()> {
     let request = request(context, &flags.id, &flags.bundle, flags.bundle.console_socket.is_some())?;
     let (bundle, plan, facts) = planned(&flags.bundle, &request)?;
     container::create(&context.store, &bundle, &plan, &options(&flags.bundle), &facts)?;

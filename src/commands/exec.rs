@@ -32,7 +32,7 @@ pub fn exec(context: &Context, flags: &Exec) -> Result<u8> {
     let foreground = (!flags.detach).then(Foreground::begin).transpose()?;
     let started = container.exec(&process, &request, &options, flags.ignore_paused, &Facts::read())?;
     match foreground {
-        Some(foreground) => Ok(foreground.wait(started, AS_RUNC)?.status() as u8),
+        Some(foreground) => Ok(foreground.wait(started, AS_RUNC)?.ended.status() as u8),
         None => Ok(0),
     }
 }

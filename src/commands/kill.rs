@@ -5,8 +5,8 @@ use crate::cli::oci::{Delete, Kill};
 use crate::private;
 use anyhow::{Context as _, Result};
 use ctr_isolation::signal;
-use ctr_runtime::Error;
 use ctr_runtime::container::Container;
+use ctr_runtime::{Error, Status};
 use regex_lite::Regex;
 
 /// Sends a signal to a container, or to all whose names match.
@@ -16,7 +16,14 @@ use regex_lite::Regex;
 pub fn kill(context: &Context, flags: &Kill) -> Result<()> {
     let number =
         signal::parse(&flags.signal).with_context(|| format!("unknown signal {:?}", flags.signal))?;
-    let kill = |id: &str| Ok(context.container(id)?.kill(number, flags.all)?);
+    let kill = |id: &str| {
+        let container = context.container(id)?;
+        let killed = container.kill(number, flags.all, "kill");
+        if matches!(killed, Err(Error::WrongStatus { status: Status::Stopped, .. })) {
+            context.notice(&container);
+        }
+        Ok(killed?)
+    };
     if flags.regex { for_each_match(context, &flags.id, kill) } else { kill(&flags.id) }
 }
 
@@ -25,7 +32,8 @@ pub fn kill(context: &Context, flags: &Kill) -> Result<()> {
 /// # Errors
 /// When it still runs and `--force` was not given, or something of it cannot be removed.
 pub fn delete(context: &Context, flags: &Delete) -> Result<()> {
-    let delete = |id: &str| match Container::delete(&context.store, id, flags.force) {
+    let last = |container: &Container| context.notice_last(container);
+    let delete = |id: &str| match Container::delete(&context.store, id, flags.force, &last) {
         // With --force what is to be gone is gone. A boot takes the state and leaves the store.
         Err(Error::NotFound(_)) if flags.force => private::remove_left(context, id).map(drop),
         other => Ok(other?),

@@ -31,8 +31,11 @@ struct Row {
 }
 
 impl Row {
-    fn new(container: Container) -> Self {
+    fn new(context: &Context, container: Container) -> Self {
         let status = container.status();
+        if status == Status::Stopped {
+            context.notice(&container);
+        }
         let exit_status = match status {
             Status::Stopped => std::fs::read_to_string(container.entry.path(supervisor::STATUS)).ok(),
             _ => None,
@@ -73,7 +76,7 @@ fn user_name(uid: u32) -> String {
 /// # Errors
 /// When there is none of that name.
 pub fn state(context: &Context, id: &str) -> Result<()> {
-    Ok(output::json(&Row::new(context.container(id)?))?)
+    Ok(output::json(&Row::new(context, context.container(id)?))?)
 }
 
 /// Prints all containers.
@@ -87,7 +90,7 @@ pub fn list(context: &Context, flags: &List) -> Result<()> {
     }
     // One that goes away meanwhile, or that a newer ctr wrote, does not hide the others.
     let open = |name: &String| match Container::open(&context.store, name) {
-        Ok(container) => Some(Row::new(container)),
+        Ok(container) => Some(Row::new(context, container)),
         Err(ctr_runtime::Error::NotFound(_)) => None,
         Err(error) => {
             tracing::warn!("container {name}: {error}");

@@ -19,6 +19,7 @@ pub mod run_image;
 pub mod spec;
 pub mod stop;
 pub mod update;
+pub mod why;
 
 use crate::cli::{Global, Verb};
 use anyhow::Result;
@@ -44,7 +45,7 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Run(flags) => return run::run(&context, flags),
         Verb::Exec(flags) => return exec::exec(&context, flags),
         Verb::Create(flags) => create::create(&context, flags)?,
-        Verb::Start(flags) => context.container(&flags.id)?.start()?,
+        Verb::Start(flags) => context.start(&flags.id)?,
         Verb::Kill(flags) => kill::kill(&context, flags)?,
         Verb::Delete(flags) => kill::delete(&context, flags)?,
         Verb::State(flags) => list::state(&context, &flags.id)?,
@@ -56,6 +57,7 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Update(flags) => update::update(&context, flags)?,
         Verb::Events(flags) => events::events(&context, flags)?,
         Verb::Limits(flags) => return limits::limits(&context, flags),
+        Verb::Why(flags) => why::why(&context, flags)?,
         Verb::Logs(flags) => logs::logs(&context, flags)?,
         Verb::Attach(flags) => return attach::attach(&context, flags),
         Verb::Stop(flags) => stop::stop(&context, flags)?,

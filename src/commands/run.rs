@@ -7,7 +7,7 @@ use crate::foreground::{AS_RUNC, Foreground};
 use crate::supervisor;
 use anyhow::{Context as _, Result};
 use ctr_isolation::sys::fs;
-use ctr_runtime::container::{self, Container, Options};
+use ctr_runtime::container::{self, Container, Options, Started};
 use std::os::fd::AsFd;
 
 /// Runs a bundle; returns the status of its program.
@@ -16,6 +16,24 @@ use std::os::fd::AsFd;
 /// What is wrong with the bundle, or what the kernel refused.
 pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let id = flags.name().context("the container's name is missing")?;
+    let (started, foreground) = start(context, flags, id).inspect_err(|error| context.failed(id, error))?;
+    let Some(foreground) = foreground else { return Ok(0) };
+    let container = context.container(id);
+    let waited = foreground.wait(started, AS_RUNC);
+    if let (Ok(container), Ok(waited)) = (&container, &waited) {
+        context.reaped(container, container.entry.dir(), waited);
+    }
+    if !flags.keep {
+        Container::delete(&context.store, id, true, &|_| {})?;
+        return Ok(waited?.ended.status() as u8);
+    }
+    let status = waited?.ended.status();
+    let directory = fs::open(&context.store.dir_of(id), fs::O_DIRECTORY)?;
+    supervisor::note_status(directory.as_fd(), status)?;
+    Ok(status as u8)
+}
+
+fn start(context: &Context, flags: &Run, id: &str) -> Result<(Started, Option<Foreground>)> {
     let attached = !flags.detach;
     let has_console = attached || flags.bundle.console_socket.is_some();
     let request = create::request(context, id, &flags.bundle, has_console)?;
@@ -23,14 +41,5 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let options = Options { run: true, ..create::options(&flags.bundle) };
     let foreground = attached.then(Foreground::begin).transpose()?;
     let started = container::create(&context.store, &bundle, &plan, &options, &facts)?;
-    let Some(foreground) = foreground else { return Ok(0) };
-    let ended = foreground.wait(started, AS_RUNC);
-    if !flags.keep {
-        Container::delete(&context.store, id, true)?;
-        return Ok(ended?.status() as u8);
-    }
-    let status = ended?.status();
-    let directory = fs::open(&context.store.dir_of(id), fs::O_DIRECTORY)?;
-    supervisor::note_status(directory.as_fd(), status)?;
-    Ok(status as u8)
+    Ok((started, foreground))
 }

@@ -44,7 +44,8 @@ fn name(context: &Context, flags: &Run) -> String {
 }
 
 fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
-    let (private, lock) = Private::make(context, name, note)?;
+    let (private, lock) =
+        Private::make(context, name, note).inspect_err(|error| context.failed(name, error))?;
     let start = Start {
         private: &private,
         note,
@@ -62,7 +63,8 @@ fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
 
 fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
     let foreground = Foreground::begin()?;
-    let (private, lock) = Private::make(context, name, note)?;
+    let (private, lock) =
+        Private::make(context, name, note).inspect_err(|error| context.failed(name, error))?;
     if !flags.image.interactive && !flags.image.tty {
         // What is on our standard input is for who comes after us.
         process::dup_onto(fs::open(Path::new("/dev/null"), fs::O_RDWR)?.as_fd(), 0)?;
@@ -70,14 +72,20 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
     let started = match make(context, flags, &private) {
         Ok(started) => started,
         Err(error) => {
+            context.failed(name, &error);
             private.give_up(context, lock);
             return Err(error);
         }
     };
     drop(lock);
+    let container = container::Container::open(&context.store, name);
     let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
     let manners = Manners { forward_input: flags.image.interactive, default_actions: true };
-    let status = foreground.wait(started, manners)?.status();
+    let waited = foreground.wait(started, manners)?;
+    let status = waited.ended.status();
+    if let Ok(container) = &container {
+        context.reaped(container, &fs::fd_path(directory.as_fd()), &waited);
+    }
     // It may have been removed, or restarted, by others meanwhile.
     let is_ours =
         container::Container::open(&context.store, name).is_ok_and(|container| container.record.pid == pid);

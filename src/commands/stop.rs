@@ -89,7 +89,7 @@ fn stop_one(container: &Container, timeout: Duration) -> Result<()> {
 
 /// That it has ended on its own meanwhile is as well.
 fn signal(container: &Container, number: i32) -> Result<()> {
-    match container.kill(number, false) {
+    match container.kill(number, false, "stop") {
         Err(_) if container.status() == Status::Stopped => Ok(()),
         other => Ok(other?),
     }

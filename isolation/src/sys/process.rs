@@ -112,6 +112,8 @@ pub enum Ended {
     Exited(i32),
     /// This signal killed it.
     Signaled(i32),
+    /// This signal killed it, and it left a core dump.
+    Dumped(i32),
 }
 
 impl Ended {
@@ -119,7 +121,7 @@ impl Ended {
     pub fn status(self) -> i32 {
         match self {
             Ended::Exited(status) => status,
-            Ended::Signaled(signal) => 128 + signal,
+            Ended::Signaled(signal) | Ended::Dumped(signal) => 128 + signal,
         }
     }
 }
@@ -155,8 +157,11 @@ fn wait_id(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> Result<Option<(i
     check(ret, || format!("waitid({kind}, {id})"))?;
     // SAFETY: for a child's end the kernel fills in the child part of the union; zero means none had ended.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    let ended =
-        if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Signaled(status) };
+    let ended = match info.si_code {
+        libc::CLD_EXITED => Ended::Exited(status),
+        libc::CLD_DUMPED => Ended::Dumped(status),
+        _ => Ended::Signaled(status),
+    };
     Ok((pid != 0).then_some((pid, ended)))
 }
 

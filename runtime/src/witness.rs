@@ -1,0 +1,325 @@
+//! Looking at a container's end: its cgroup before that is removed, its first process before that is reaped, and the
+//! cgroups above, whose counters are noted at the beginning.
+
+use crate::container::Container;
+use crate::death::{Above, Amount, Cpu, Death, Exit, Level, Memory, Sent, Usage};
+use crate::state::{self, Entry, Record, file};
+use ctr_isolation::cgroup::Cgroup;
+use ctr_isolation::cgroup::stat::{Counters, Limit};
+use ctr_isolation::sys::fs;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Everything.
+    Whole,
+    /// What fits into the time that an engine's `delete` has: no more than a handful of files unless one of them tells
+    /// of something out of the order.
+    Brief,
+}
+
+/// What the cgroups above count now, to be compared at the end; those without counters are left out.
+pub fn above(cgroup: &Cgroup) -> Vec<Level> {
+    let level = |cgroup: Cgroup| {
+        let memory = cgroup.counters("memory.events.local");
+        let pids = cgroup.counters("pids.events.local");
+        let any = memory.is_some() || pids.is_some();
+        any.then(|| Level {
+            exhausted: count(memory.as_ref(), "oom"),
+            refused: count(pids.as_ref(), "max"),
+            cgroup: cgroup.dir().to_owned(),
+        })
+    };
+    cgroup.ancestors().filter_map(level).collect()
+}
+
+/// What has been counted above since `before`.
+fn risen(cgroup: &Cgroup, before: &[Level]) -> Above {
+    let since = |now: Level| {
+        let then = before.iter().find(|then| then.cgroup == now.cgroup)?;
+        let exhausted = now.exhausted.saturating_sub(then.exhausted);
+        let refused = now.refused.saturating_sub(then.refused);
+        (exhausted + refused > 0).then_some(Level { exhausted, refused, ..now })
+    };
+    let highest = cgroup.ancestors().last();
+    Above {
+        risen: above(cgroup).into_iter().filter_map(since).collect(),
+        // Only the root of all has no type.
+        hidden: highest.is_none_or(|highest| highest.text("cgroup.type").is_some()),
+    }
+}
+
+fn count(counters: Option<&Counters>, name: &str) -> u64 {
+    counters.and_then(|counters| counters.get(name)).copied().unwrap_or_default()
+}
+
+/// What the processes of `cgroup` have used. A controller that is not there leaves out what it would have told.
+pub fn usage(cgroup: &Cgroup, look: Look) -> Usage {
+    let whole = look == Look::Whole;
+    Usage {
+        memory: memory(cgroup, whole),
+        swap: whole.then(|| swap(cgroup)).flatten(),
+        pids: pids(cgroup, whole),
+        cpu: cgroup.counters("cpu.stat").map(|stat| Cpu {
+            used: count(Some(&stat), "usage_usec"),
+            throttled: count(Some(&stat), "nr_throttled"),
+            throttled_time: count(Some(&stat), "throttled_usec"),
+        }),
+        huge_pages: if whole { huge_pages(cgroup) } else { Default::default() },
+        pressure: if whole { pressure(cgroup) } else { Default::default() },
+    }
+}
+
+fn memory(cgroup: &Cgroup, whole: bool) -> Option<Memory> {
+    let events = cgroup.counters("memory.events")?;
+    let events = |name: &str| count(Some(&events), name);
+    let more = whole || events("oom") + events("oom_kill") > 0;
+    let own = more.then(|| cgroup.counters("memory.events.local")).flatten();
+    Some(Memory {
+        limit: more.then(|| limit(cgroup, "memory.max")).flatten(),
+        peak: cgroup.number("memory.peak"),
+        reached: events("max"),
+        exhausted: events("oom"),
+        exhausted_own: count(own.as_ref(), "oom"),
+        killed: events("oom_kill"),
+    })
+}
+
+fn swap(cgroup: &Cgroup) -> Option<Amount> {
+    let events = cgroup.counters("memory.swap.events")?;
+    Some(Amount {
+        limit: limit(cgroup, "memory.swap.max"),
+        peak: cgroup.number("memory.swap.peak"),
+        refused: count(Some(&events), "fail"),
+        refused_own: None,
+    })
+}
+
+fn pids(cgroup: &Cgroup, whole: bool) -> Option<Amount> {
+    let refused = count(Some(&cgroup.counters("pids.events")?), "max");
+    let more = whole || refused > 0;
+    Some(Amount {
+        limit: more.then(|| limit(cgroup, "pids.max")).flatten(),
+        peak: cgroup.number("pids.peak"),
+        refused,
+        refused_own: more
+            .then(|| cgroup.counters("pids.events.local"))
+            .flatten()
+            .map(|own| count(Some(&own), "max")),
+    })
+}
+
+fn huge_pages(cgroup: &Cgroup) -> std::collections::BTreeMap<String, u64> {
+    let refused = |size: String| {
+        let events = cgroup.counters(&format!("hugetlb.{size}.events"))?;
+        Some((size, count(Some(&events), "max")))
+    };
+    cgroup.huge_page_sizes().into_iter().filter_map(refused).collect()
+}
+
+fn pressure(cgroup: &Cgroup) -> std::collections::BTreeMap<String, (u64, u64)> {
+    let total = |kind: &str| {
+        let pressure = cgroup.pressure(&format!("{kind}.pressure"))?;
+        Some((kind.to_owned(), (pressure.some.total, pressure.full.map_or(0, |full| full.total))))
+    };
+    ["cpu", "memory", "io"].into_iter().filter_map(total).collect()
+}
+
+fn limit(cgroup: &Cgroup, file: &str) -> Option<u64> {
+    cgroup.limit(file).and_then(Limit::value)
+}
+
+/// How the process `pid`, which started at `start`, ended, while it waits to be reaped (proc_pid_stat(5)).
+fn exit_of_zombie(pid: i32, start: u64) -> Option<Exit> {
+    const STATE: usize = 0;
+    const START: usize = 19;
+    const SLEEPS: usize = 32;
+    const EXIT: usize = 49;
+    let text = fs::read_small(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    // To whom may not look, the kernel says 0 for both: of one that has ended, that it sleeps is always true.
+    let is_told =
+        fields.get(STATE) == Some(&"Z") && number(START) == Some(start) && number(SLEEPS) == Some(1);
+    is_told.then(|| number(EXIT)).flatten().map(|status| Exit::from_wait(status as i32))
+}
+
+impl Container {
+    /// What can be told of its end now, by who has reaped it and knows how it ended, or by others.
+    pub fn death(&self, reaped: Option<Exit>, look: Look) -> Death {
+        let record = &self.record;
+        let exit = || exit_of_zombie(record.pid, record.start_time);
+        let cgroup = self.cgroup().filter(|_| record.pid != 0);
+        let usage = cgroup.as_ref().map(|cgroup| usage(cgroup, look)).unwrap_or_default();
+        let killed = usage.memory.as_ref().is_some_and(|memory| memory.killed > 0);
+        let above = cgroup.filter(|_| killed || look == Look::Whole);
+        Death {
+            name: record.id.clone(),
+            root: self.entry.root(),
+            began: record.created,
+            ended: state::now(),
+            reaped: reaped.is_some(),
+            exit: reaped.or_else(exit),
+            failure: None,
+            own_pids: record.own_pids,
+            sent: signals(&self.entry),
+            usage,
+            above: above.map(|cgroup| risen(&cgroup, &record.above)),
+        }
+    }
+}
+
+/// Signals by which a program may go on, or is meant to.
+const HARMLESS: [i32; 9] = [
+    0,
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGURG,
+    libc::SIGWINCH,
+];
+
+/// The most that is kept of the signals sent.
+const SIGNALS_MAX: u64 = 4096;
+
+/// Notes that the verb `by` is about to send `signal`: whoever reaps the process will want to know.
+pub fn note_signal(entry: &Entry, signal: i32, by: &str) {
+    if HARMLESS.contains(&signal) {
+        return;
+    }
+    let sent = Sent { signal, at: state::now(), by: by.to_owned() };
+    let noted = serde_json::to_string(&sent).map_err(std::io::Error::other).and_then(|line| {
+        let path = entry.path(file::SIGNALS);
+        let mut file = File::options().append(true).create(true).mode(0o600).open(path)?;
+        if file.metadata()?.size() > SIGNALS_MAX {
+            file.set_len(0)?;
+        }
+        file.write_all(format!("{line}\n").as_bytes())
+    });
+    if let Err(error) = noted {
+        tracing::debug!("note the signal: {error}");
+    }
+}
+
+fn signals(entry: &Entry) -> Vec<Sent> {
+    let text = fs::read_small(&entry.path(file::SIGNALS)).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Whether the end of the container whose directory is `directory` has been written down.
+pub fn is_noted(directory: &Path) -> bool {
+    directory.join(file::NOTED).exists()
+}
+
+/// Marks it as written down; true for the first who does.
+pub fn claim(directory: &Path) -> bool {
+    File::options().write(true).create_new(true).mode(0o600).open(directory.join(file::NOTED)).is_ok()
+}
+
+/// What the container of `record`, which could not be made, has used until then.
+pub fn of_failed(record: &Record) -> (Usage, Option<Above>) {
+    let Some(cgroup) = record.cgroup.as_deref().filter(|_| record.pid != 0).map(Cgroup::at) else {
+        return Default::default();
+    };
+    (usage(&cgroup, Look::Whole), Some(risen(&cgroup, &record.above)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ctr_isolation::sys::process;
+    use std::os::fd::AsFd;
+
+    /// proc_pid_stat(5), of children of our own, who may be looked at.
+    #[test]
+    fn one_that_nobody_has_reaped_tells_how_it_ended() {
+        for (script, exit) in
+            [("exit 3", Exit::Status(3)), ("exit 0", Exit::Status(0)), ("kill -TERM $$", Exit::Signal(15))]
+        {
+            let mut child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+            let pid = child.id() as i32;
+            let (start, _) = state::start_time(pid).unwrap();
+            process::poll(&[process::pidfd_open(pid).unwrap().as_fd()], None).unwrap();
+            assert_eq!(exit_of_zombie(pid, start), Some(exit), "{script}");
+            assert_eq!(exit_of_zombie(pid, start + 1), None, "another of the same number");
+            child.wait().unwrap();
+            assert_eq!(exit_of_zombie(pid, start), None);
+        }
+        let me = std::process::id() as i32;
+        assert_eq!(exit_of_zombie(me, state::start_time(me).unwrap().0), None, "it has not ended");
+    }
+
+    #[test]
+    fn signals_that_end_are_noted_and_their_file_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = crate::Store::new(dir.path()).reserve("a").unwrap();
+        note_signal(&entry, libc::SIGCONT, "kill");
+        assert_eq!(signals(&entry), []);
+        note_signal(&entry, libc::SIGTERM, "stop");
+        note_signal(&entry, libc::SIGKILL, "stop");
+        let found: Vec<_> = signals(&entry).iter().map(|sent| (sent.signal, sent.by.clone())).collect();
+        assert_eq!(found, [(libc::SIGTERM, "stop".to_owned()), (libc::SIGKILL, "stop".to_owned())]);
+        for _ in 0..1000 {
+            note_signal(&entry, libc::SIGHUP, "kill");
+        }
+        assert!(entry.path(file::SIGNALS).metadata().unwrap().size() <= SIGNALS_MAX + 100);
+        assert_eq!(signals(&entry).last().unwrap().signal, libc::SIGHUP);
+    }
+
+    /// What a controller that is not enabled would have told is left out; the rest is there.
+    #[test]
+    fn a_cgroup_is_read_as_far_as_it_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let cgroup = Cgroup::at(dir.path());
+        assert_eq!(usage(&cgroup, Look::Whole), Usage::default());
+        write("memory.events", "low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 0\n");
+        write("memory.events.local", "oom 1\noom_kill 2\n");
+        write("memory.max", "67108864\n");
+        write("memory.peak", "67108000\n");
+        write("cpu.stat", "usage_usec 9\nnr_throttled 2\nthrottled_usec 5\n");
+        write("io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n");
+        let expected = Memory {
+            limit: Some(67_108_864),
+            peak: Some(67_108_000),
+            reached: 7,
+            exhausted: 1,
+            exhausted_own: 1,
+            killed: 2,
+        };
+        for look in [Look::Whole, Look::Brief] {
+            let found = usage(&cgroup, look);
+            assert_eq!(found.memory.as_ref(), Some(&expected), "{look:?}");
+            assert_eq!(found.cpu, Some(Cpu { used: 9, throttled: 2, throttled_time: 5 }));
+            assert_eq!((found.pids, found.swap), (None, None));
+            assert_eq!(found.pressure.contains_key("io"), look == Look::Whole);
+        }
+    }
+
+    #[test]
+    fn only_what_rose_meanwhile_counts_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("far/near/own");
+        std::fs::create_dir_all(&inner).unwrap();
+        for name in ["far", "far/near"] {
+            std::fs::write(dir.path().join(name).join("cgroup.procs"), "").unwrap();
+            std::fs::write(dir.path().join(name).join("memory.events.local"), "oom 4\n").unwrap();
+        }
+        let cgroup = Cgroup::at(&inner);
+        let before = above(&cgroup);
+        assert_eq!(risen(&cgroup, &before), Above { risen: Vec::new(), hidden: false });
+        std::fs::write(dir.path().join("far/memory.events.local"), "oom 6\n").unwrap();
+        std::fs::write(dir.path().join("far/cgroup.type"), "domain\n").unwrap();
+        let after = risen(&cgroup, &before);
+        let expected = Level { cgroup: dir.path().join("far"), exhausted: 2, refused: 0 };
+        assert_eq!(after, Above { risen: vec![expected], hidden: true });
+    }
+}
