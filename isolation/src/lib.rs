@@ -4,6 +4,7 @@
 //! OCI specification (`LinuxSeccomp`, `LinuxResources`), never the whole of it. `unsafe` lives in [`sys`] alone.
 #![deny(unsafe_code)]
 
+pub mod attempt;
 pub mod capabilities;
 pub mod cgroup;
 pub mod console;

@@ -97,6 +97,16 @@ pub fn set_unit_properties(bus: Bus, unit: &str, properties: &[Property]) -> Res
         .doing(|| format!("set the properties of {unit}"))
 }
 
+/// The version of the systemd at `bus`.
+///
+/// # Errors
+/// When systemd cannot be reached, refuses, or does not answer within 30 s.
+pub fn version(bus: Bus) -> Result<String> {
+    Connection::open(bus)
+        .and_then(|mut connection| connection.manager_property("Version"))
+        .doing(|| "ask for its version")
+}
+
 /// Why a call was not answered as we wished.
 #[derive(Debug)]
 enum Refusal {
@@ -134,6 +144,7 @@ const MANAGER: Object = Object {
     path: "/org/freedesktop/systemd1",
     interface: "org.freedesktop.systemd1.Manager",
 };
+const PROPERTIES: Object = Object { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 const DAEMON: Object =
     Object { name: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
@@ -408,6 +419,19 @@ impl Connection {
         match self.call(&MANAGER, "ResetFailedUnit", "s", body) {
             Err(refusal) if !refusal.is(NO_SUCH_UNIT) => Err(refusal.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// A property of systemd itself that is a string.
+    fn manager_property(&mut self, name: &str) -> Result<String> {
+        let mut body = Writer::new();
+        body.string(MANAGER.interface);
+        body.string(name);
+        let answer = self.call(&PROPERTIES, "Get", "ss", body)?;
+        let mut body = answer.body();
+        match body.signature()? {
+            "s" => Ok(body.string()?.to_owned()),
+            other => Err(Error::new(format!("{name} has the type {other:?}"))),
         }
     }
 

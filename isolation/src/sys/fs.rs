@@ -371,6 +371,13 @@ pub fn access_executable(path: &Path) -> Result<()> {
     check(ret, || format!("faccessat2({path:?}, X_OK)")).map(drop)
 }
 
+/// Whether the file `path` has the extended attribute `name` (getxattr(2)).
+pub fn has_attribute(path: &Path, name: &std::ffi::CStr) -> bool {
+    let Ok(path) = cpath(path) else { return false };
+    // SAFETY: both strings outlive the call; a size of 0 writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
+
 /// Takes an exclusive lock on `fd` (flock(2)); without `wait` fails with `EWOULDBLOCK` when it is held.
 ///
 /// # Errors

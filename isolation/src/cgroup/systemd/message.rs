@@ -327,7 +327,8 @@ impl<'a> Reader<'a> {
         self.text(length as usize)
     }
 
-    fn signature(&mut self) -> Result<&'a str> {
+    /// A signature: what a variant begins with.
+    pub(super) fn signature(&mut self) -> Result<&'a str> {
         let length = self.byte()?;
         self.text(length.into())
     }

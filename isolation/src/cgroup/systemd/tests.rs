@@ -211,3 +211,22 @@ fn the_real_daemon_takes_us() {
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("org.freedesktop.systemd1"), "{error}");
 }
+
+/// The D-Bus specification: a property is a variant, its type before its value.
+#[test]
+fn a_property_is_read_if_it_is_text() {
+    let answer = |signature: &'static str| {
+        move |message: &Message| {
+            let mut body = Writer::new();
+            body.signature(signature);
+            body.string("257.13");
+            returns(message, if message.name == "Get" { "v" } else { "" }, &body)
+        }
+    };
+    let ask = |connection: &mut Connection| match connection.manager_property("Version")?.as_str() {
+        "257.13" => Ok(()),
+        other => Err(Error::new(other)),
+    };
+    assert_eq!(talk(answer("s"), ask).0, "done");
+    assert_eq!(talk(answer("as"), ask).0, "Version has the type \"as\"");
+}
