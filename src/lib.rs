@@ -5,6 +5,7 @@
 pub mod attachment;
 pub mod cli;
 pub mod commands;
+pub mod doctor;
 pub mod ended;
 pub mod foreground;
 pub mod hint;

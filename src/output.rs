@@ -88,8 +88,9 @@ pub fn is_coloured(out: &impl IsTerminal) -> bool {
     out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The colours in use: bold red, yellow and cyan.
+/// The colours in use: bold red, green, yellow and cyan.
 pub(crate) const RED: u8 = 31;
+pub(crate) const GREEN: u8 = 32;
 pub(crate) const YELLOW: u8 = 33;
 pub(crate) const CYAN: u8 = 36;
 

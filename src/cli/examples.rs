@@ -82,6 +82,16 @@ const EXAMPLES: &[Examples] = &[
             ("The same, for a program to read", "plan --format json run --image host -- true"),
         ],
     ),
+    (
+        "doctor",
+        &[
+            ("What works here and what does not; the status is 1 when something is a problem", "doctor"),
+            (
+                "The commands that would mend what is a problem",
+                "doctor --json | jq -r '.findings[] | select(.verdict == \"problem\") | .mend'",
+            ),
+        ],
+    ),
     ("logs", &[("The last ten lines, and what comes", "logs --tail 10 --follow web")]),
     (
         "why",

@@ -50,6 +50,7 @@ pub enum Verb {
     Attach(run::Attach),
     Stop(run::Stop),
     Restart(run::Restart),
+    Doctor(run::Doctor),
     Completion(run::Completion),
     Man(run::Man),
 }
@@ -59,7 +60,7 @@ impl Verb {
     pub fn own_error_status(&self) -> u8 {
         match self {
             Verb::Run(run) if run.is_image_door() => 125,
-            Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) => 125,
+            Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) | Verb::Doctor(_) => 125,
             _ => 1,
         }
     }
@@ -109,6 +110,7 @@ const VERBS: &[Entry] = &[
     entry!("update", limits::Update, |update| Verb::Update(Box::new(update))),
     entry!("events", limits::Events, Verb::Events),
     entry!("plan", oci::Plan, Verb::Plan),
+    entry!("doctor", run::Doctor, Verb::Doctor),
     entry!("spec", oci::Spec, Verb::Spec),
     entry!("features", oci::Features, Verb::Features),
     entry!("completion", run::Completion, Verb::Completion),
@@ -116,7 +118,7 @@ const VERBS: &[Entry] = &[
 ];
 
 /// The verbs whose manners are podman's, so that a mistake in their flags ends with 125.
-const PODMAN_MANNERS: [&str; 4] = ["logs", "attach", "stop", "restart"];
+const PODMAN_MANNERS: [&str; 5] = ["logs", "attach", "stop", "restart", "doctor"];
 
 /// The flags by which `run` is known to be meant at the image door, whatever is wrong with the others.
 const IMAGE_DOOR: [&str; 4] = ["--image", "--rootfs", "--rm", "--name"];

@@ -293,6 +293,23 @@ pub struct Completion {
     pub shell: Shell,
 }
 
+/// Examines this host.
+#[derive(Args, Clone, Debug)]
+#[command(
+    about = "Say what works on this host and what does not, and what mends it",
+    long_about = "Say what works on this host and what does not, and what mends it.\n\nEverything is found by trying, as \
+                  the user who asks, in processes, namespaces, directories and cgroups that are gone afterwards. A \
+                  finding is ok, a warning (something can be done without) or a problem: something that is promised does \
+                  not work here, and the command that mends it stands below.\n\nThe exit status is 0 when there is no \
+                  problem, 1 when there is one, and 125 when the findings cannot be told."
+)]
+pub struct Doctor {
+    /// Print it as JSON: an object with the list `findings`, each with group, name, verdict, tried, found, reason, loses
+    /// and mend
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Writes the manual pages.
 #[derive(Args, Clone, Debug)]
 #[command(about = "Write the manual pages")]

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod completion;
 pub mod context;
 pub mod create;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod features;
@@ -60,6 +61,7 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Why(flags) => why::why(&context, flags)?,
         Verb::Logs(flags) => logs::logs(&context, flags)?,
         Verb::Attach(flags) => return attach::attach(&context, flags),
+        Verb::Doctor(flags) => return doctor::doctor(&context, flags, program),
         Verb::Stop(flags) => stop::stop(&context, flags)?,
         Verb::Restart(flags) => stop::restart(&context, flags)?,
         // They need no context and have been done.

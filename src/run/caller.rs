@@ -80,7 +80,7 @@ impl Caller {
 /// (a wrong one gets nothing: newuidmap looks it up anew).
 ///
 /// getpwuid(3) would load its modules into this static program, and crash it.
-fn user_name(passwd: &str, uid: u32) -> String {
+pub(crate) fn user_name(passwd: &str, uid: u32) -> String {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
     let is_ours = |fields: &Vec<String>| fields.get(2).is_some_and(|id| id.parse() == Ok(uid));
     let account = passwd.lines().map(fields).find(is_ours).and_then(|fields| fields.into_iter().next());

@@ -4,7 +4,7 @@
 //! configuration of it and is pure. The engine below gets a bundle like any other.
 
 mod accounts;
-mod caller;
+pub(crate) mod caller;
 mod capabilities;
 mod compile;
 pub(crate) mod limits;
