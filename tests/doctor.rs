@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Where one examination takes place: its store is not there yet.
 struct Place(tempfile::TempDir);
@@ -245,6 +246,21 @@ fn the_store_stays_as_it_is() {
     assert_eq!(names(place.store().join("containers/web")), ["log"]);
 }
 
+/// Whoever has had enough of it is heard when all is put away.
+#[test]
+fn an_interrupted_examination_leaves_nothing() {
+    let place = Place::new();
+    for pause in [0, 2, 5] {
+        let running = spawn(place.path(), &mut place.command(&[], &[]));
+        let pid = running.child.id();
+        std::thread::sleep(Duration::from_millis(pause));
+        // It may have ended before: then nothing is to be interrupted.
+        let _ = ctr_isolation::sys::process::kill(pid.cast_signed(), libc::SIGTERM);
+        running.wait();
+        assert_eq!(left(&place, pid), [""; 0], "{pause} ms");
+    }
+}
+
 /// In the guests, which are set up as machines should be, nothing is red; and limits are real.
 #[test]
 fn nothing_is_red_on_a_machine_that_has_all() {
@@ -437,4 +453,57 @@ fn an_ordinary_user_is_given_a_cgroup_by_hand() {
     for dir in [Path::new(dir), Path::new(dir).parent().unwrap()] {
         fs::remove_dir(dir).unwrap();
     }
+}
+
+/// In another mount namespace, where nothing is mounted for cgroups until the command has been given.
+#[test]
+fn cgroups_that_are_not_mounted_are_told() {
+    require_root!();
+    let place = Place::new();
+    let without = |then: &str| {
+        let script = format!("umount -R -l /sys/fs/cgroup; {then}; exec \"$@\"");
+        place.report(&["unshare", "--mount", "--propagation", "private", "sh", "-ec", &script, "sh"])
+    };
+    let report = without("true");
+    check_form(&report);
+    let (found, _, mend) = report.problem("cgroups/version");
+    // Where version 1 has its cgroups, /proc tells, mounted or not.
+    if found == "cgroup v1 alone" {
+        assert!(mend.contains("reboot"), "{mend}");
+    } else {
+        assert_eq!(found, "no cgroups are mounted");
+        assert_eq!(without(mend).verdict("cgroups/version"), "ok");
+    }
+}
+
+/// A file system that is unmounted again.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg(&self.0).status().unwrap();
+    }
+}
+
+/// The command that gives the store quota does so.
+#[test]
+fn a_store_is_given_quota() {
+    require_root!();
+    let place = Place::new();
+    let report = place.report(&[]);
+    let finding = report.finding("store/quota");
+    let Some(mend) = finding["mend"].as_str() else { skip!(format!("nothing gives it here: {finding}")) };
+    assert_eq!(finding["verdict"], "warning");
+    let program = if mend.contains("mkfs.btrfs") { "mkfs.btrfs" } else { "mkfs.ext4" };
+    if Command::new(program).arg("-V").output().is_err() {
+        skip!(format!("no {program}"));
+    }
+    let out = spawn(place.path(), Command::new("sh").args(["-ec", mend])).wait();
+    let mounted = Mounted(place.store());
+    assert_eq!(out.status, 0, "{mend}: {}", out.stderr);
+    let after = place.report(&[]);
+    let finding = after.finding("store/quota");
+    assert_eq!(finding["verdict"], "ok", "{finding:#}");
+    assert_eq!(after.verdict("store/overlay"), "ok");
+    drop(mounted);
 }

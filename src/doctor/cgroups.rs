@@ -91,13 +91,14 @@ fn version(host: &Host) -> Finding {
             tried,
             format!("hybrid: cgroup v2 at {}, with version 1 beside it", mount.display()),
         ),
-        None => Finding::problem(
-            "version",
-            tried,
-            if Path::new("/sys/fs/cgroup/memory").exists() { "cgroup v1 alone" } else { "no cgroups" },
-            "every limit, pause, and the sure end of all processes of a container",
-            unify(host),
-        ),
+        None => {
+            let is_old = !version_1(&read("/proc/self/cgroup")).is_empty();
+            let found = if is_old { "cgroup v1 alone" } else { "no cgroups are mounted" };
+            let loses = "every limit, pause, and the sure end of all processes of a container";
+            let mend =
+                if is_old { unify(host) } else { host.as_root("mount -t cgroup2 none /sys/fs/cgroup") };
+            Finding::problem("version", tried, found, loses, mend)
+        }
     }
 }
 
@@ -249,16 +250,12 @@ fn controllers(host: &Host, parent: &Cgroup, here: &Here) -> Finding {
         names.iter().copied().filter(|name| !here.has(name)).collect()
     };
     let (needed, useful) = (missing(&NEEDED), missing(&USEFUL));
-    let has = match (here.enabled.join(" "), here.ready.join(" ")) {
-        (on, ready) if ready.is_empty() => {
-            if on.is_empty() {
-                "none".to_owned()
-            } else {
-                on
-            }
-        }
-        (on, ready) if on.is_empty() => format!("{ready}, which are enabled with the first container"),
-        (on, ready) => format!("{on}; and {ready}, which are enabled with the first container"),
+    let (on, ready) = (here.enabled.join(" "), here.ready.join(" "));
+    let has = match (on.is_empty(), ready.is_empty()) {
+        (true, true) => "none".to_owned(),
+        (false, true) => on,
+        (true, false) => format!("{ready}, which are enabled with the first container"),
+        (false, false) => format!("{on}; and {ready}, which are enabled with the first container"),
     };
     let absent = [needed.as_slice(), useful.as_slice()].concat();
     let Some(first) = absent.first() else { return Finding::ok("controllers", tried, has) };
