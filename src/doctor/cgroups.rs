@@ -32,9 +32,18 @@ pub(super) fn probe(host: &Host) -> Vec<Finding> {
     let tried = format!("made a cgroup in {}, put a process into it and removed both", shown(&parent));
     let scratch = match Scratch::make(&parent).and_then(Scratch::take_process) {
         Ok(scratch) => scratch,
-        Err(error) => return vec![first, refused(host, hierarchy, tried, &error), pressure(host, None)],
+        Err(error) => {
+            let mut findings = vec![first, refused(host, hierarchy, tried, &error)];
+            let here = Here::look(hierarchy, &parent, None);
+            // What no cgroup of one's own would change.
+            if NEEDED.iter().any(|name| here.old.iter().any(|old| old == name)) {
+                findings.push(controllers(host, &parent, &here));
+            }
+            findings.push(pressure(host, None));
+            return findings;
+        }
     };
-    let here = Here::look(hierarchy, &parent, &scratch.0);
+    let here = Here::look(hierarchy, &parent, Some(&scratch.0));
     let mut findings = vec![
         first,
         Finding::ok("cgroup", tried, format!("containers get theirs in {}", shown(&parent))),
@@ -116,7 +125,8 @@ fn refused(host: &Host, hierarchy: &Hierarchy, tried: String, error: &Error) -> 
             "pause and the sure end of all processes for containers without limits, and under engines";
         return Finding::warning("cgroup", tried, found, loses, Some(mend)).because(error);
     }
-    let loses = "every limit: --memory, --pids and --cpus are refused; pause; the device filter";
+    let loses =
+        "every limit: --memory, --pids and --cpus are refused; pause, and the sure end of all processes";
     Finding::problem("cgroup", tried, "no cgroup can be made for a container", loses, mend).because(error)
 }
 
@@ -172,10 +182,14 @@ struct Here {
 }
 
 impl Here {
-    fn look(hierarchy: &Hierarchy, parent: &Cgroup, scratch: &Cgroup) -> Here {
-        let mut enabled = scratch.controllers().unwrap_or_default();
-        // As a container with cgroups of its own would.
-        enabled.retain(|name| scratch.write("cgroup.subtree_control", &format!("+{name}")).is_ok());
+    /// With `scratch`, a cgroup where those of containers would be, if one can be made.
+    fn look(hierarchy: &Hierarchy, parent: &Cgroup, scratch: Option<&Cgroup>) -> Here {
+        let mut enabled = Vec::new();
+        if let Some(scratch) = scratch {
+            enabled = scratch.controllers().unwrap_or_default();
+            // As a container with cgroups of its own would.
+            enabled.retain(|name| scratch.write("cgroup.subtree_control", &format!("+{name}")).is_ok());
+        }
         let top = hierarchy.cgroup(Path::new("/")).controllers().unwrap_or_default();
         let way = way_to(hierarchy, parent);
         let arrives = |name: &&String| way.iter().all(|part| part.lets_through(name));
@@ -244,8 +258,8 @@ fn version_1(text: &str) -> Vec<String> {
 }
 
 fn controllers(host: &Host, parent: &Cgroup, here: &Here) -> Finding {
-    let tried =
-        format!("read cgroup.controllers of our cgroup in {} and enabled each below it", shown(parent));
+    let enabled = if here.enabled.is_empty() { "" } else { ", and enabled them in ours" };
+    let tried = format!("looked which controllers reach cgroups in {}{enabled}", shown(parent));
     let missing = |names: &[&'static str]| -> Vec<&'static str> {
         names.iter().copied().filter(|name| !here.has(name)).collect()
     };
