@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 /// How a process is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +20,12 @@ pub struct Manners {
     /// A signal does what it would do without a container. The kernel spares the first process of a PID namespace
     /// every signal that it has not asked for: control-C would not end `sleep`.
     pub default_actions: bool,
+    /// When it is killed.
+    pub deadline: Option<Instant>,
 }
 
 /// runc's: what is sent is passed on, and that is all.
-pub const AS_RUNC: Manners = Manners { forward_input: true, default_actions: false };
+pub const AS_RUNC: Manners = Manners { forward_input: true, default_actions: false, deadline: None };
 
 /// Signals caught from before the process exists, so that none is lost.
 #[derive(Debug)]
@@ -65,13 +68,19 @@ impl Foreground {
     /// The kernel's.
     pub fn wait(self, mut started: Started, manners: Manners) -> Result<Waited> {
         let master = started.terminal.take();
-        let mut waiting =
-            Waiting { signals: self.signals, started, manners, ended_by: None, passed: Vec::new() };
+        let mut waiting = Waiting {
+            signals: self.signals,
+            started,
+            manners,
+            ended_by: None,
+            passed: Vec::new(),
+            timed_out: false,
+        };
         if let Some(master) = master {
             waiting.with_terminal(&master)?;
         }
         let ended = waiting.without_terminal()?;
-        Ok(Waited { ended, passed: waiting.passed })
+        Ok(Waited { ended, passed: waiting.passed, timed_out: waiting.timed_out })
     }
 }
 
@@ -82,6 +91,8 @@ pub struct Waited {
     pub ended: Ended,
     /// The signals that were passed on to it.
     pub passed: Vec<i32>,
+    /// The deadline has passed, and it was killed.
+    pub timed_out: bool,
 }
 
 struct Waiting {
@@ -92,14 +103,17 @@ struct Waiting {
     ended_by: Option<i32>,
     /// Those that were passed on, each once.
     passed: Vec<i32>,
+    /// The deadline has passed, and it was killed.
+    timed_out: bool,
 }
 
 impl Waiting {
     fn without_terminal(&mut self) -> Result<Ended> {
         loop {
+            let left = self.time_left();
             let sources =
                 [(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
-            let ready = ready(&sources, PollTimeout::NONE)?;
+            let ready = ready(&sources, left)?;
             if ready.contains(&Source::Signals) {
                 self.pass_signals(None);
             }
@@ -113,6 +127,22 @@ impl Waiting {
         }
     }
 
+    /// How long to wait for something to happen; when the deadline has passed, the program is killed.
+    fn time_left(&mut self) -> PollTimeout {
+        let Some(deadline) = self.manners.deadline.filter(|_| !self.timed_out) else {
+            return PollTimeout::NONE;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.timed_out = true;
+            // That it has ended meanwhile will be seen next.
+            let _ = process::pidfd_send_signal(self.started.pidfd.as_fd(), libc::SIGKILL);
+            return PollTimeout::NONE;
+        }
+        // A millisecond more than it may be, lest the last one be waited for without end.
+        PollTimeout::try_from(left.as_millis().min(1 << 30) + 1).unwrap_or(PollTimeout::MAX)
+    }
+
     /// Joins the terminals until the process has ended or either terminal is gone.
     fn with_terminal(&mut self, master: &OwnedFd) -> Result<()> {
         let (stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
@@ -122,6 +152,7 @@ impl Waiting {
         let mut input = Input::new(master.try_clone()?)?;
         let mut reads = self.manners.forward_input;
         loop {
+            let left = self.time_left();
             let mut sources = vec![
                 (Source::Signals, self.signals.as_fd()),
                 (Source::Process, self.started.pidfd.as_fd()),
@@ -133,7 +164,7 @@ impl Waiting {
             if input.is_pending() {
                 sources.push((Source::Room, input.as_fd()));
             }
-            let ready = ready(&sources, PollTimeout::NONE)?;
+            let ready = ready(&sources, left)?;
             if ready.contains(&Source::Signals) {
                 self.pass_signals(Some((master.as_fd(), &raw)));
             }

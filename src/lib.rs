@@ -5,6 +5,7 @@
 pub mod attachment;
 pub mod cli;
 pub mod commands;
+pub mod container;
 pub mod doctor;
 pub mod ended;
 pub mod foreground;
@@ -14,6 +15,7 @@ pub mod journal;
 pub mod log;
 pub mod output;
 pub mod private;
+pub mod report;
 pub mod run;
 pub mod settings;
 pub mod size;

@@ -153,7 +153,7 @@ impl<'a> Supervisor<'a> {
         while self.serve()? {}
         let ended = process::wait(self.started.pidfd.as_fd())?;
         let status = ended.status();
-        let waited = Waited { ended, passed: Vec::new() };
+        let waited = Waited { ended, passed: Vec::new(), timed_out: false };
         self.context.reaped(&self.container, &fs::fd_path(self.directory.as_fd()), &waited);
         note_status(self.directory.as_fd(), status)?;
         for client in &self.clients {

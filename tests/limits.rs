@@ -111,7 +111,7 @@ const SET: [(&str, &str); 8] = [
     ("memory.swap.max", "33554432"),
     ("memory.low", "33554432"),
     ("memory.high", "50331648"),
-    ("cpu.weight", "170"),
+    ("cpu.weight", "174"),
     ("cpu.max", "50000 100000"),
     ("cpu.max.burst", "10000"),
     ("pids.max", "40"),

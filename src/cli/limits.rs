@@ -1,11 +1,12 @@
 //! Limits: the flags by which `run` sets them, and the verbs that change and show them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::size::Size;
+use crate::{report::Expectation, size::Size};
 
 /// The limits that `run --image` and `run --rootfs` take, named as podman's.
 #[derive(Args, Clone, Debug, Default)]
@@ -94,6 +95,33 @@ pub struct LimitFlags {
     /// What a limit that cannot be had is: an error (require) or a warning (best-effort)
     #[arg(long, value_name = "require|best-effort", requires = "source", hide_possible_values = true)]
     pub limits: Option<Policy>,
+}
+
+/// What `run` takes to test what a program needs.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Tests of what a program needs, from an image or a root file system")]
+pub struct TestFlags {
+    /// End it after TIME, as 30s; the exit status is then 124
+    #[arg(long, value_name = "TIME", requires = "source", conflicts_with = "detach", value_parser = crate::time::duration)]
+    pub timeout: Option<Duration>,
+
+    /// What must be so in the end, as memory.peak<48M,pids.peak<20,no-oom; if it is not, the exit status is 123
+    #[arg(
+        long,
+        value_name = "EXPECTATION",
+        requires = "source",
+        conflicts_with = "detach",
+        value_delimiter = ','
+    )]
+    pub expect: Vec<Expectation>,
+
+    /// Write what it did and used to FILE, as JSON
+    #[arg(long, value_name = "FILE", requires = "source", conflicts_with = "detach")]
+    pub report: Option<PathBuf>,
+
+    /// Write whether it did as expected to FILE, as JUnit's XML
+    #[arg(long, value_name = "FILE", requires = "source", conflicts_with = "detach")]
+    pub junit: Option<PathBuf>,
 }
 
 /// What a limit that cannot be had is.
@@ -213,7 +241,7 @@ pub struct Events {
 
     /// How long to wait between two lines, as 5s or 100ms
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::duration)]
-    pub interval: std::time::Duration,
+    pub interval: Duration,
 }
 
 /// Shows the limits of a container: what was asked for, what is set, what holds, and what of it was used.
@@ -230,6 +258,43 @@ pub struct Limits {
     /// The container
     #[arg(value_name = "ID")]
     pub id: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Finds the least limits that a command does with.
+#[derive(Args, Clone, Debug)]
+#[command(
+    about = "Find the least memory and the fewest processes that a command does with",
+    long_about = "Find the least memory and the fewest processes that a command does with: it is run again and again in \
+                  containers, with ever closer limits and no swap, and passes when it ends with status 0."
+)]
+pub struct Fit {
+    /// The program and its arguments
+    #[arg(value_name = "CMD", last = true, required = true)]
+    pub command: Vec<String>,
+
+    /// Start in the directory DIR instead of the image `host`
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+
+    /// Show the directory or file SRC at DST
+    #[arg(short, long, value_name = "SRC:DST[:OPTS]")]
+    pub volume: Vec<String>,
+
+    /// Set an environment variable
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// How often it must pass with a limit
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: u32,
+
+    /// How long one run may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::time::duration)]
+    pub timeout: Duration,
 
     /// Print JSON
     #[arg(long)]

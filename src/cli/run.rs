@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 
-use super::limits::LimitFlags;
+use super::limits::{LimitFlags, TestFlags};
 use super::oci::BundleFlags;
 
 /// Makes a container and runs it: from a bundle, or from an image or root file system.
@@ -40,6 +40,10 @@ pub struct Run {
     /// The limits it takes
     #[command(flatten)]
     pub limits: LimitFlags,
+
+    /// How it tests a program
+    #[command(flatten)]
+    pub test: TestFlags,
 }
 
 impl Run {

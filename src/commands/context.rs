@@ -65,36 +65,37 @@ impl Context {
     }
 
     /// Keeps a record. That it cannot be kept must not keep anybody from what they are doing.
-    fn note(&self, death: Death) {
+    fn note(&self, death: &Death) {
         if self.settings.store.as_os_str().is_empty() {
             return;
         }
-        if let Err(error) = self.ended().note(&Death { root: self.root(), ..death }) {
+        if let Err(error) = self.ended().note(&Death { root: self.root(), ..death.clone() }) {
             tracing::debug!("keep the record in {}: {error}", self.ended().directory().display());
         }
     }
 
-    /// Records the end of `container`, whose directory is `directory`, which we have waited for.
-    pub fn reaped(&self, container: &Container, directory: &Path, waited: &Waited) {
+    /// Records the end of `container`, whose directory is `directory`, which we have waited for; and what it was.
+    pub fn reaped(&self, container: &Container, directory: &Path, waited: &Waited) -> Death {
         let mut death = container.death(Some(waited.ended.into()), Look::Whole);
         let passed = waited.passed.iter().map(|signal| Sent { signal: *signal, at: now(), by: "run".into() });
         death.sent.extend(passed);
-        self.note(death);
+        self.note(&death);
         witness::claim(directory);
+        death
     }
 
     /// Records the end of `container` by what there is still to be seen, if nobody has.
     pub fn notice(&self, container: &Container) {
         let is_seen = witness::is_noted(container.entry.dir()) || logs::supervisor(container).is_some();
         if !is_seen && witness::claim(container.entry.dir()) {
-            self.note(container.death(None, Look::Brief));
+            self.note(&container.death(None, Look::Brief));
         }
     }
 
     /// The same of one that is about to be removed.
     pub fn notice_last(&self, container: &Container) {
         if !self.is_noted_soon(container) {
-            self.note(container.death(None, Look::Brief));
+            self.note(&container.death(None, Look::Brief));
         }
     }
 
@@ -123,7 +124,7 @@ impl Context {
         }
         let failure = Failure::of(kind, &output::chain(error));
         let (name, now) = (name.to_owned(), now());
-        self.note(Death {
+        self.note(&Death {
             name,
             began: now,
             ended: now,
@@ -147,7 +148,7 @@ impl Context {
             && witness::claim(container.entry.dir())
         {
             let failure = Some(Failure::of(Some(error), &error.to_string()));
-            self.note(Death { failure, exit: None, ..container.death(None, Look::Whole) });
+            self.note(&Death { failure, exit: None, ..container.death(None, Look::Whole) });
         }
         Ok(started?)
     }

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod features;
+pub mod fit;
 pub mod kill;
 pub mod limits;
 pub mod list;
@@ -57,6 +58,7 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Resume(flags) => context.container(&flags.id)?.resume()?,
         Verb::Update(flags) => update::update(&context, flags)?,
         Verb::Events(flags) => events::events(&context, flags)?,
+        Verb::Fit(flags) => fit::fit(flags)?,
         Verb::Limits(flags) => return limits::limits(&context, flags),
         Verb::Why(flags) => why::why(&context, flags)?,
         Verb::Logs(flags) => logs::logs(&context, flags)?,

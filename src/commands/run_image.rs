@@ -2,13 +2,14 @@
 
 use super::context::Context;
 use crate::cli::global::CgroupManager;
-use crate::cli::limits::Policy;
+use crate::cli::limits::{Policy, TestFlags};
 use crate::cli::run::Run;
 use crate::foreground::{Foreground, Manners};
 use crate::private::{Note, Private};
+use crate::report::{Expectation, Judged, Report};
 use crate::run::{self, Caller, Compiled, limits};
 use crate::supervisor::{self, Start};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ctr_isolation::sys::{fs, process};
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Started};
@@ -16,6 +17,7 @@ use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{self, Plan};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Instant;
 
 /// Runs an image or a root file system; returns the status of its program, or 0 when detached.
 ///
@@ -74,18 +76,23 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
         Err(error) => {
             context.failed(name, &error);
             private.give_up(context, lock);
+            let (name, command) = (name.to_owned(), flags.command.clone());
+            let failure = Some(crate::output::chain(&error));
+            write_report(&Report { name, command, failure, ..Report::default() }, &flags.test)?;
             return Err(error);
         }
     };
     drop(lock);
     let container = container::Container::open(&context.store, name);
     let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
-    let manners = Manners { forward_input: flags.image.interactive, default_actions: true };
+    let deadline = flags.test.timeout.map(|timeout| Instant::now() + timeout);
+    let manners = Manners { forward_input: flags.image.interactive, default_actions: true, deadline };
     let waited = foreground.wait(started, manners)?;
     let status = waited.ended.status();
-    if let Ok(container) = &container {
-        context.reaped(container, &fs::fd_path(directory.as_fd()), &waited);
-    }
+    let report = container.as_ref().ok().map(|container| {
+        let death = context.reaped(container, &fs::fd_path(directory.as_fd()), &waited);
+        Report::new(&death, &flags.command, waited.timed_out, &flags.test.expect)
+    });
     // It may have been removed, or restarted, by others meanwhile.
     let is_ours =
         container::Container::open(&context.store, name).is_ok_and(|container| container.record.pid == pid);
@@ -95,7 +102,41 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
             supervisor::remove_own(context, &private, pid)?;
         }
     }
-    Ok(status as u8)
+    match report {
+        Some(report) => told(&report, &flags.test, status as u8),
+        None => Ok(status as u8),
+    }
+}
+
+/// The exit status where a program was ended by `--timeout`: that of timeout(1).
+const TIMED_OUT: u8 = 124;
+/// The exit status where a program ended well, but not as was expected.
+const UNEXPECTED: u8 = 123;
+
+/// Writes the report where it is wanted, says what was expected and is not so, and decides on the exit status.
+fn told(report: &Report, flags: &TestFlags, status: u8) -> Result<u8> {
+    write_report(report, flags)?;
+    if report.timed_out {
+        tracing::error!("the program was ended by --timeout, after {:.1} s", report.seconds);
+        return Ok(TIMED_OUT);
+    }
+    for reason in report.unmet().filter_map(Judged::reason) {
+        tracing::error!("{reason}");
+    }
+    Ok(if status == 0 && report.unmet().next().is_some() { UNEXPECTED } else { status })
+}
+
+fn write_report(report: &Report, flags: &TestFlags) -> Result<()> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).with_context(|| format!("write the report {}", path.display()))
+    };
+    if let Some(path) = &flags.report {
+        write(path, serde_json::to_string_pretty(report)? + "\n")?;
+    }
+    if let Some(path) = &flags.junit {
+        write(path, report.junit())?;
+    }
+    Ok(())
 }
 
 fn make(context: &Context, flags: &Run, private: &Private) -> Result<Started> {
@@ -132,10 +173,15 @@ fn planned(
     }
     let policy = flags.limits.limits.unwrap_or(context.settings.run.limits);
     request.best_effort = policy == Policy::BestEffort;
+    // Only a cgroup of its own tells what it used.
+    let counts = flags.test.report.is_some()
+        || flags.test.junit.is_some()
+        || flags.test.expect.iter().any(Expectation::needs_cgroup);
+    request.need_cgroup |= counts && !request.best_effort;
     let text = serde_json::to_vec(&compiled.spec)?;
     let bundle = Bundle { dir: directory.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
     let mut facts = Facts::read();
-    if limits::any(&flags.limits) {
+    if limits::any(&flags.limits) || counts {
         facts.ask_for_cgroups();
     }
     let plan = plan::create::create(&bundle, &request, &facts)?;

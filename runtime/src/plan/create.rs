@@ -267,7 +267,11 @@ fn cgroup(
     let systemd = match request.manager {
         Manager::Systemd => true,
         // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
-        Manager::Auto => !files.is_empty() && facts.systemd && (facts.is_root() || !facts.delegated),
+        Manager::Auto => {
+            (!files.is_empty() || request.need_cgroup)
+                && facts.systemd
+                && (facts.is_root() || !facts.delegated)
+        }
         _ => false,
     };
     let unit = systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
