@@ -27,10 +27,21 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
     if let Some(io) = resources.block_io() {
         block_io(io, &mut files, check, warnings);
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
+    for (number, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let (size, value) = (limit.page_size(), amount(limit.limit()));
-        files.put(&format!("hugetlb.{size}.max"), value.clone());
-        files.put(&format!("hugetlb.{size}.rsvd.max"), value);
+        // It becomes the name of a file.
+        let digits = size.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = size.strip_prefix(digits).unwrap_or_default();
+        let good = !digits.is_empty()
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
+            && matches!(unit, "KB" | "MB" | "GB");
+        check.that(good, &format!("/linux/resources/hugepageLimits/{number}/pageSize"), || {
+            format!("{size:?} is not the size of a page, as 64KB, 2MB or 1GB")
+        });
+        if good {
+            files.put(&format!("hugetlb.{size}.max"), value.clone());
+            files.put(&format!("hugetlb.{size}.rsvd.max"), value);
+        }
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         let part =
@@ -358,6 +369,18 @@ mod tests {
                 ("memory.high", "7"),
             ],
         );
+    }
+
+    /// It names a file of the cgroup.
+    #[test]
+    fn the_size_of_a_page_is_no_path() {
+        for bad in ["", "MB", "2", "2mb", "../2MB", "2MB/..", "../../..", "2 MB", "2XMB"] {
+            let limits = serde_json::json!({"hugepageLimits": [{"pageSize": bad, "limit": 1}]});
+            let mut problems = Check::default();
+            let made = files(&serde_json::from_value(limits).unwrap(), &mut problems, &mut Vec::new());
+            assert!(made.is_empty(), "{bad}: {made:?}");
+            assert_eq!(problems.problems[0].pointer, "/linux/resources/hugepageLimits/0/pageSize");
+        }
     }
 
     #[test]
