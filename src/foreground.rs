@@ -6,6 +6,7 @@ use anyhow::Result;
 use ctr_isolation::sys::process::{self, Ended};
 use ctr_isolation::sys::terminal as call;
 use ctr_runtime::container::Started;
+use ctr_runtime::witness::Watch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -66,12 +67,13 @@ impl Foreground {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(self, mut started: Started, manners: Manners) -> Result<Waited> {
+    pub fn wait(self, mut started: Started, manners: Manners, watch: Watch) -> Result<Waited> {
         let master = started.terminal.take();
         let mut waiting = Waiting {
             signals: self.signals,
             started,
             manners,
+            watch,
             ended_by: None,
             passed: Vec::new(),
             timed_out: false,
@@ -80,7 +82,7 @@ impl Foreground {
             waiting.with_terminal(&master)?;
         }
         let ended = waiting.without_terminal()?;
-        Ok(Waited { ended, passed: waiting.passed, timed_out: waiting.timed_out })
+        Ok(Waited { ended, passed: waiting.passed, timed_out: waiting.timed_out, watch: waiting.watch })
     }
 }
 
@@ -93,12 +95,15 @@ pub struct Waited {
     pub passed: Vec<i32>,
     /// The deadline has passed, and it was killed.
     pub timed_out: bool,
+    /// What was seen of its cgroup meanwhile.
+    pub watch: Watch,
 }
 
 struct Waiting {
     signals: OwnedFd,
     started: Started,
     manners: Manners,
+    watch: Watch,
     /// The signal whose default action we have taken.
     ended_by: Option<i32>,
     /// Those that were passed on, each once.
@@ -111,9 +116,13 @@ impl Waiting {
     fn without_terminal(&mut self) -> Result<Ended> {
         loop {
             let left = self.time_left();
-            let sources =
-                [(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
+            let mut sources =
+                vec![(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
+            sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
             let ready = ready(&sources, left)?;
+            if ready.contains(&Source::Cgroup) {
+                self.watch.look();
+            }
             if ready.contains(&Source::Signals) {
                 self.pass_signals(None);
             }
@@ -164,7 +173,11 @@ impl Waiting {
             if input.is_pending() {
                 sources.push((Source::Room, input.as_fd()));
             }
+            sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
             let ready = ready(&sources, left)?;
+            if ready.contains(&Source::Cgroup) {
+                self.watch.look();
+            }
             if ready.contains(&Source::Signals) {
                 self.pass_signals(Some((master.as_fd(), &raw)));
             }
@@ -255,11 +268,17 @@ enum Source {
     Stdin,
     /// The terminal takes input again.
     Room,
+    /// The cgroup has counted something.
+    Cgroup,
 }
 
 /// Waits until something happens, and says where; nowhere when `timeout` has passed.
 fn ready(sources: &[(Source, BorrowedFd<'_>)], timeout: PollTimeout) -> Result<Vec<Source>> {
-    let events = |source| if source == Source::Room { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+    let events = |source| match source {
+        Source::Room => PollFlags::POLLOUT,
+        Source::Cgroup => PollFlags::POLLPRI,
+        _ => PollFlags::POLLIN,
+    };
     let mut polls: Vec<PollFd<'_>> =
         sources.iter().map(|(source, fd)| PollFd::new(*fd, events(*source))).collect();
     match poll(&mut polls, timeout) {

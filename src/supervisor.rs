@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use ctr_isolation::sys::process::{self, Cloned};
 use ctr_isolation::sys::{fs, socket, terminal};
 use ctr_runtime::container::{Container, Started};
+use ctr_runtime::witness::Watch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -96,6 +97,7 @@ struct Supervisor<'a> {
     context: &'a Context,
     private: &'a Private,
     container: Container,
+    watch: Watch,
     /// The container's directory, whoever has its name by the end.
     directory: OwnedFd,
     started: Started,
@@ -133,6 +135,7 @@ impl<'a> Supervisor<'a> {
         Ok(Supervisor {
             context,
             private: start.private,
+            watch: Watch::new(&container),
             container,
             directory: fs::open(entry.dir(), fs::O_DIRECTORY)?,
             journal: Writer::open(&start.private.directory, context.settings.run.log_size.0)?,
@@ -153,7 +156,8 @@ impl<'a> Supervisor<'a> {
         while self.serve()? {}
         let ended = process::wait(self.started.pidfd.as_fd())?;
         let status = ended.status();
-        let waited = Waited { ended, passed: Vec::new(), timed_out: false };
+        let watch = std::mem::take(&mut self.watch);
+        let waited = Waited { ended, passed: Vec::new(), timed_out: false, watch };
         self.context.reaped(&self.container, &fs::fd_path(self.directory.as_fd()), &waited);
         note_status(self.directory.as_fd(), status)?;
         for client in &self.clients {
@@ -168,6 +172,10 @@ impl<'a> Supervisor<'a> {
         let ready = self.wait()?;
         let has = |source: Source| ready.contains(&source);
         let is_over = has(Source::Process) && !ready.iter().any(|source| matches!(source, Source::Output(_)));
+        // At the end too, before the output that is left is read.
+        if has(Source::Cgroup) || has(Source::Process) {
+            self.watch.look();
+        }
         let journal = &mut self.journal;
         let mut number = 0;
         self.outputs.retain_mut(|(stream, file)| {
@@ -194,6 +202,7 @@ impl<'a> Supervisor<'a> {
         for (number, (_, file)) in self.outputs.iter().enumerate() {
             sources.push((Source::Output(number), file.as_fd(), PollFlags::POLLIN));
         }
+        sources.extend(self.watch.files().map(|file| (Source::Cgroup, file, PollFlags::POLLPRI)));
         let has_room = self.input.as_ref().is_none_or(Input::has_room);
         for (number, client) in self.clients.iter().enumerate().filter(|_| has_room) {
             sources.push((Source::Client(number), client.as_fd(), PollFlags::POLLIN));
@@ -253,6 +262,8 @@ fn read_output(stream: Stream, file: &mut File, journal: &mut Writer) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Process,
+    /// The cgroup has counted something.
+    Cgroup,
     Listener,
     Input,
     Output(usize),

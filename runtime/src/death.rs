@@ -42,6 +42,9 @@ pub struct Death {
     pub sent: Vec<Sent>,
     /// What it used.
     pub usage: Usage,
+    /// That was seen before its end, for its cgroup was gone then: more may have been counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
     /// What happened meanwhile above its cgroup, where that was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub above: Option<Above>,
@@ -294,8 +297,8 @@ impl Death {
         let killer = match signal {
             _ if self.sent.iter().any(|sent| sent.signal == signal) => Killer::Ctr,
             libc::SIGKILL if self.killed() > 0 => return (Cause::OutOfMemory, Some(Killer::Kernel)),
-            // Where nobody counts, it may have been for want of memory.
-            libc::SIGKILL if self.usage.memory.is_some() => Killer::Outside,
+            // Where nobody counts to the end, it may have been for want of memory.
+            libc::SIGKILL if self.usage.memory.is_some() && !self.early => Killer::Outside,
             libc::SIGKILL => Killer::NotObserved,
             _ if self.own_pids => Killer::Kernel,
             _ => Killer::NotObserved,
@@ -353,6 +356,19 @@ impl Death {
 }
 
 impl Usage {
+    /// What is known of it, or else from an earlier look.
+    #[must_use]
+    pub fn or(self, earlier: Usage) -> Usage {
+        Usage {
+            memory: self.memory.or(earlier.memory),
+            swap: self.swap.or(earlier.swap),
+            pids: self.pids.or(earlier.pids),
+            cpu: self.cpu.or(earlier.cpu),
+            huge_pages: if self.huge_pages.is_empty() { earlier.huge_pages } else { self.huge_pages },
+            pressure: if self.pressure.is_empty() { earlier.pressure } else { self.pressure },
+        }
+    }
+
     /// That of two lives together: peaks are the higher, counts are summed, limits are the later one's.
     #[must_use]
     pub fn and(self, later: Usage) -> Usage {
@@ -565,6 +581,11 @@ mod tests {
             (
                 "SIGKILL where nobody counts",
                 case(killed, Usage::default()),
+                verdict(Signal, Some(Killer::NotObserved), None),
+            ),
+            (
+                "SIGKILL where nobody counts to the end",
+                Death { early: true, ..case(killed, memory(0, 0, 0)) },
                 verdict(Signal, Some(Killer::NotObserved), None),
             ),
             (

@@ -1,6 +1,7 @@
 //! What of a container's limits is set, what holds, and what of it was used.
 
 use crate::container::Container;
+use crate::death::{Amount, Usage};
 use crate::error::Result;
 use crate::plan::resources;
 use crate::plan::validate::Check;
@@ -115,6 +116,28 @@ impl From<Pressure> for PressureOf {
             some_total: pressure.some.total,
             full_avg10: pressure.full.as_ref().map(|full| full.avg10),
             full_total: pressure.full.as_ref().map(|full| full.total),
+        }
+    }
+}
+
+impl Limits {
+    /// Adds what the lives before this one of the same name held and were refused.
+    pub fn add_past(&mut self, past: &Usage) {
+        let amount = |amount: &Option<Amount>| amount.as_ref().map(|amount| (amount.peak, amount.refused));
+        for row in &mut self.resources {
+            let (peak, refused) = match row.name.as_str() {
+                "memory" => past.memory.as_ref().map(|memory| (memory.peak, memory.exhausted)),
+                "swap" => amount(&past.swap),
+                "pids" => amount(&past.pids),
+                "cpu" => past.cpu.as_ref().map(|cpu| (None, cpu.throttled)),
+                name => {
+                    let size = name.strip_prefix("hugetlb.");
+                    size.and_then(|size| past.huge_pages.get(size)).map(|refused| (None, *refused))
+                }
+            }
+            .unwrap_or_default();
+            row.maxheld = row.maxheld.max(peak);
+            row.failcnt = row.failcnt.map(|count| count + refused);
         }
     }
 }

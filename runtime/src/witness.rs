@@ -5,10 +5,12 @@ use crate::container::Container;
 use crate::death::{Above, Amount, Cpu, Death, Exit, Level, Memory, Sent, Usage};
 use crate::state::{self, Entry, Record, file};
 use ctr_isolation::cgroup::Cgroup;
-use ctr_isolation::cgroup::stat::{Counters, Limit};
+use ctr_isolation::cgroup::stat::{self, Counters, Limit};
 use ctr_isolation::sys::fs;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -113,7 +115,7 @@ fn pids(cgroup: &Cgroup, whole: bool) -> Option<Amount> {
     })
 }
 
-fn huge_pages(cgroup: &Cgroup) -> std::collections::BTreeMap<String, u64> {
+fn huge_pages(cgroup: &Cgroup) -> BTreeMap<String, u64> {
     let refused = |size: String| {
         let events = cgroup.counters(&format!("hugetlb.{size}.events"))?;
         Some((size, count(Some(&events), "max")))
@@ -121,7 +123,7 @@ fn huge_pages(cgroup: &Cgroup) -> std::collections::BTreeMap<String, u64> {
     cgroup.huge_page_sizes().into_iter().filter_map(refused).collect()
 }
 
-fn pressure(cgroup: &Cgroup) -> std::collections::BTreeMap<String, (u64, u64)> {
+fn pressure(cgroup: &Cgroup) -> BTreeMap<String, (u64, u64)> {
     let total = |kind: &str| {
         let pressure = cgroup.pressure(&format!("{kind}.pressure"))?;
         Some((kind.to_owned(), (pressure.some.total, pressure.full.map_or(0, |full| full.total))))
@@ -169,8 +171,74 @@ impl Container {
             own_pids: record.own_pids,
             sent: signals(&self.entry),
             usage,
+            early: false,
             above: above.map(|cgroup| risen(&cgroup, &record.above)),
         }
+    }
+}
+
+/// Looks at a container while it runs, where its cgroup may be gone before its end is known: systemd removes that of a
+/// scope as soon as the last process has left it. The kernel tells when it counts something in the files of events.
+#[derive(Debug, Default)]
+pub struct Watch {
+    cgroup: Option<Cgroup>,
+    files: Vec<(&'static str, File)>,
+    last: Usage,
+}
+
+impl Watch {
+    /// Begins to, where there is a need.
+    pub fn new(container: &Container) -> Self {
+        let Some(cgroup) = container.cgroup().filter(|_| container.record.unit.is_some()) else {
+            return Watch::default();
+        };
+        let names = ["memory.events", "memory.events.local", "pids.events", "pids.events.local"];
+        let open = |name| Some((name, File::open(cgroup.dir().join(name)).ok()?));
+        let files = names.into_iter().filter_map(open).collect();
+        let mut watch = Watch { cgroup: Some(cgroup), files, last: Usage::default() };
+        watch.look();
+        watch
+    }
+
+    /// What to wait for, as poll(2) calls it a priority event.
+    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.files.iter().map(|(_, file)| file.as_fd())
+    }
+
+    /// Something was counted, or all is over. What is open already is read first, for there may be little time; and
+    /// whoever does not read a file is told of it again at once.
+    pub fn look(&mut self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let mut read = BTreeMap::new();
+        self.files.retain_mut(|(name, file)| {
+            let mut text = String::new();
+            let is_there = file.rewind().and_then(|()| file.read_to_string(&mut text)).is_ok();
+            if is_there {
+                read.insert(*name, stat::counters(&text));
+            }
+            is_there
+        });
+        let earlier = std::mem::take(&mut self.last);
+        let mut now = usage(cgroup, Look::Brief).or(earlier);
+        let counter = |file: &str, name: &str| read.get(file).map(|counters| count(Some(counters), name));
+        if let Some(killed) = counter("memory.events", "oom_kill") {
+            let memory = now.memory.get_or_insert_default();
+            memory.killed = memory.killed.max(killed);
+            memory.exhausted = memory.exhausted.max(counter("memory.events", "oom").unwrap_or_default());
+            let own = counter("memory.events.local", "oom").unwrap_or_default();
+            memory.exhausted_own = memory.exhausted_own.max(own);
+        }
+        if let Some(refused) = counter("pids.events", "max") {
+            let pids = now.pids.get_or_insert_default();
+            pids.refused = pids.refused.max(refused);
+            pids.refused_own = pids.refused_own.max(counter("pids.events.local", "max"));
+        }
+        self.last = now;
+    }
+
+    /// What was seen.
+    pub fn last(&self) -> &Usage {
+        &self.last
     }
 }
 

@@ -251,7 +251,8 @@ pub struct Events {
     long_about = "Show a container's limits: what was asked for, what is set, what holds once every cgroup above has its say \
                   and which one that is, and what was used of it.\n\n\
                   HELD is in use now and MAXHELD the most there was, BARRIER is where the kernel begins to slow down or take \
-                  back, LIMIT is where it refuses, and FAILCNT how often it has. The exit status is 3 where a limit is not \
+                  back, LIMIT is where it refuses, and FAILCNT how often it has. MAXHELD and FAILCNT count earlier \
+                  containers of the same name too. The exit status is 3 where a limit is not \
                   as it was asked for."
 )]
 pub struct Limits {

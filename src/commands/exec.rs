@@ -10,6 +10,7 @@ use ctr_runtime::bundle::TEXT_MAX;
 use ctr_runtime::container::{self, Container, Options};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::Request;
+use ctr_runtime::witness::Watch;
 use oci_spec::runtime::{LinuxCapabilitiesBuilder, Process, UserBuilder};
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub fn exec(context: &Context, flags: &Exec) -> Result<u8> {
     let foreground = (!flags.detach).then(Foreground::begin).transpose()?;
     let started = container.exec(&process, &request, &options, flags.ignore_paused, &Facts::read())?;
     match foreground {
-        Some(foreground) => Ok(foreground.wait(started, AS_RUNC)?.ended.status() as u8),
+        Some(foreground) => Ok(foreground.wait(started, AS_RUNC, Watch::default())?.ended.status() as u8),
         None => Ok(0),
     }
 }

@@ -14,7 +14,9 @@ const DRIFTED: u8 = 3;
 /// # Errors
 /// When there is none of that name, or it has no cgroup.
 pub fn limits(context: &Context, flags: &Flags) -> Result<u8> {
-    let limits = context.container(&flags.id)?.limits()?;
+    let mut limits = context.container(&flags.id)?.limits()?;
+    let past = context.ended().total(&context.root(), &flags.id)?;
+    limits.add_past(&past.usage);
     if flags.json {
         output::json(&limits)?
     } else {

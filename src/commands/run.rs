@@ -8,6 +8,7 @@ use crate::supervisor;
 use anyhow::{Context as _, Result};
 use ctr_isolation::sys::fs;
 use ctr_runtime::container::{self, Container, Options, Started};
+use ctr_runtime::witness::Watch;
 use std::os::fd::AsFd;
 
 /// Runs a bundle; returns the status of its program.
@@ -19,7 +20,8 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let (started, foreground) = start(context, flags, id).inspect_err(|error| context.failed(id, error))?;
     let Some(foreground) = foreground else { return Ok(0) };
     let container = context.container(id);
-    let waited = foreground.wait(started, AS_RUNC);
+    let watch = container.as_ref().map(Watch::new).unwrap_or_default();
+    let waited = foreground.wait(started, AS_RUNC, watch);
     if let (Ok(container), Ok(waited)) = (&container, &waited) {
         context.reaped(container, container.entry.dir(), waited);
     }

@@ -15,6 +15,7 @@ use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Started};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{self, Plan};
+use ctr_runtime::witness::Watch;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
@@ -87,7 +88,8 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
     let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
     let deadline = flags.test.timeout.map(|timeout| Instant::now() + timeout);
     let manners = Manners { forward_input: flags.image.interactive, default_actions: true, deadline };
-    let waited = foreground.wait(started, manners)?;
+    let watch = container.as_ref().map(Watch::new).unwrap_or_default();
+    let waited = foreground.wait(started, manners, watch)?;
     let status = waited.ended.status();
     let report = container.as_ref().ok().map(|container| {
         let death = context.reaped(container, &fs::fd_path(directory.as_fd()), &waited);

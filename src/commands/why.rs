@@ -142,6 +142,10 @@ fn by_signal(death: &Death, verdict: &Verdict) -> String {
         Some(Killer::Outside) => {
             format!("killed by {name} from outside: neither ctr sent it, nor the kernel for want of memory")
         }
+        _ if kill && death.early => format!(
+            "killed by {name}, which ctr did not send; whether the kernel did, for want of memory, was not observed: \
+             systemd had removed its cgroup"
+        ),
         _ if kill => format!(
             "killed by {name}, which ctr did not send; whether the kernel did, for want of memory, was not observed: it \
              had no cgroup with the memory controller"
@@ -269,6 +273,9 @@ fn facts(death: &Death) -> Vec<(&'static str, String)> {
         let waited: Vec<String> = usage.pressure.iter().map(waited).collect();
         facts.push(("pressure", format!("waited for {}", waited.join(", "))));
     }
+    if death.early {
+        facts.push(("note", "systemd had removed its cgroup by the end: amounts are of before".to_owned()));
+    }
     facts.extend(death.above.iter().flat_map(above_facts));
     facts
 }
@@ -380,6 +387,7 @@ fn to_json(death: &Death) -> Value {
             "usedMicroseconds": cpu.used, "throttled": cpu.throttled, "throttledMicroseconds": cpu.throttled_time,
         })),
         "hugePagesRefused": usage.huge_pages,
+        "usageSeenEarly": death.early,
         "pressure": pressure,
         "above": death.above.as_ref().map(|above| above.risen.iter().map(|level| json!({
             "cgroup": level.cgroup, "memoryExhausted": level.exhausted, "pidsRefused": level.refused,
