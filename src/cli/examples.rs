@@ -23,6 +23,10 @@ const EXAMPLES: &[Examples] = &[
                 "run --rm --image host -v ./results:/results -- ./my-test /results",
             ),
             (
+                "A test within limits, which must not need more than expected",
+                "run --rm --image host --memory 64M --swap 0 --pids 32 --timeout 30s --expect 'memory.peak<48M,no-oom' -- ./my-test",
+            ),
+            (
                 "A server that stays; see logs, attach, stop and restart",
                 "run -d --image host --network host --name web -- python3 -m http.server",
             ),
@@ -89,6 +93,37 @@ const EXAMPLES: &[Examples] = &[
             (
                 "The commands that would mend what is a problem",
                 "doctor --json | jq -r '.findings[] | select(.verdict == \"problem\") | .mend'",
+            ),
+        ],
+    ),
+    (
+        "limits",
+        &[
+            ("What was asked for, what holds, what was used", "limits web"),
+            ("For a program", "limits --json web"),
+        ],
+    ),
+    (
+        "update",
+        &[
+            ("More memory; all else stays as it is", "update --memory 128M --memory-swap 128M web"),
+            ("Limits as config.json words them, below linux.resources", "update --resources limits.json web"),
+        ],
+    ),
+    (
+        "events",
+        &[
+            ("What it uses, every second", "events --interval 1s web"),
+            ("Once", "events --stats web | jq .data.memory.usage"),
+        ],
+    ),
+    (
+        "fit",
+        &[
+            ("How little does this test do with?", "fit -- ./my-test"),
+            (
+                "Of one that writes, for a program",
+                "fit --json --volume ./results:/results -- ./my-test /results",
             ),
         ],
     ),

@@ -176,14 +176,13 @@ fn planned(
     let policy = flags.limits.limits.unwrap_or(context.settings.run.limits);
     request.best_effort = policy == Policy::BestEffort;
     // Only a cgroup of its own tells what it used.
-    let counts = flags.test.report.is_some()
-        || flags.test.junit.is_some()
-        || flags.test.expect.iter().any(Expectation::needs_cgroup);
-    request.need_cgroup |= counts && !request.best_effort;
+    let expects = flags.test.expect.iter().any(Expectation::needs_cgroup);
+    request.counted = expects || flags.test.report.is_some() || flags.test.junit.is_some();
+    request.need_cgroup |= expects && !request.best_effort;
     let text = serde_json::to_vec(&compiled.spec)?;
     let bundle = Bundle { dir: directory.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
     let mut facts = Facts::read();
-    if limits::any(&flags.limits) || counts {
+    if limits::any(&flags.limits) || request.counted {
         facts.ask_for_cgroups();
     }
     let plan = plan::create::create(&bundle, &request, &facts)?;

@@ -268,9 +268,7 @@ fn cgroup(
         Manager::Systemd => true,
         // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
         Manager::Auto => {
-            (!files.is_empty() || request.need_cgroup)
-                && facts.systemd
-                && (facts.is_root() || !facts.delegated)
+            (!files.is_empty() || request.counted) && facts.systemd && (facts.is_root() || !facts.delegated)
         }
         _ => false,
     };

@@ -262,6 +262,8 @@ pub struct Request {
     pub best_effort: bool,
     /// Fail where none can be made, even if nothing asks for one (`--rootless=false`).
     pub need_cgroup: bool,
+    /// What it uses is of interest: of who could make a cgroup, take the one whose cgroups have controllers.
+    pub counted: bool,
     /// A terminal is taken by somebody: a console socket is given or we are attached.
     pub has_console: bool,
     /// For `exec`: an earlier process of the container was given `CAP_SYS_PTRACE`.
