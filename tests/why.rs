@@ -269,10 +269,10 @@ fn a_signal_that_run_passed_on() {
     let case = case!();
     let running = case.spawn(&case.hosting(&["--rm"], &["sleep", "1000"]));
     pid(&case);
-    kill(Pid::from_raw(running.child.id() as i32), Signal::SIGINT).unwrap();
-    assert_eq!(running.wait().status, 130);
+    kill(Pid::from_raw(running.child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(running.wait().status, 143);
     let found = why(&case);
-    check(&found, &json!({"cause": "signal", "signal": "SIGINT", "killer": "ctr"}));
+    check(&found, &json!({"cause": "signal", "signal": "SIGTERM", "killer": "ctr"}));
     assert_eq!(found["sent"][0]["by"], "run", "{found:#}");
 }
 
@@ -541,6 +541,19 @@ fn is_right_or_lost(found: &Value, expected: &Value) -> bool {
         check(found, expected);
     }
     is_right
+}
+
+/// So little that not even its making has room: the kernel kills it before its program runs.
+#[test]
+fn too_little_memory_to_begin() {
+    require_controller!("memory");
+    let mut case = case!();
+    limit(&mut case, None, Some(64 << 10));
+    let error = case.run().err();
+    let found = why(&case);
+    check(&found, &json!({"cause": "not-started", "limit": "own", "exitStatus": null}));
+    assert!(error.contains("killed by SIGKILL"), "{error}");
+    assert!(found["sentence"].as_str().unwrap().contains("own memory limit (64 KiB"), "{found:#}");
 }
 
 /// The shell's child is killed, and the shell ends with its status.

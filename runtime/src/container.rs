@@ -15,10 +15,11 @@ use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
 use crate::witness;
 use ctr_isolation::cgroup::{self, Cgroup};
 use ctr_isolation::resctrl::{self, Resctrl};
+use ctr_isolation::sys::process::Ended;
 use ctr_isolation::sys::socket::{self, Kind};
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error as Cause};
-use ctr_isolation::{guard, network};
+use ctr_isolation::{guard, network, signal};
 use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -358,7 +359,8 @@ impl Container {
         let state = self.record.oci(status, self.record.pid).to_json();
         let launched = self.spawn_inside(&plan, &mut io, &state, options.cgroup.as_deref())?;
         drop(io);
-        let result = finish_exec(&launched, &plan, options, facts);
+        let result =
+            finish_exec(&launched, &plan, options, facts).map_err(|error| tell_end(error, &launched));
         if result.is_err() {
             // Nobody has been told of it, so nobody would end it. That it has ended already is no matter.
             let _ = process::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL);
@@ -624,7 +626,8 @@ fn create_in(
         confine::filter_devices(dir.as_fd(), wanted)?;
     }
     let terminal = converse(entry, record, &launched, plan, options, facts)
-        .map_err(|error| executable::explain(error, Place::of_plan(plan)))?;
+        .map_err(|error| executable::explain(error, Place::of_plan(plan)))
+        .map_err(|error| tell_end(error, &launched))?;
     let Launched { pid, pidfd, .. } = launched;
     Ok(Started { pid, pidfd, terminal })
 }
@@ -809,14 +812,32 @@ fn wait_for_program(channel: &Channel) -> Result<()> {
     }
 }
 
+/// What is said of a child that has said nothing.
+const ENDED_EARLY: &str = "the container's first process ended before it was ready";
+
+/// Says how a child ended that has said nothing of it.
+fn tell_end(error: Error, launched: &Launched) -> Error {
+    let has_said = !matches!(&error, Error::Failed(cause) if cause.layers == [ENDED_EARLY]);
+    if has_said {
+        return error;
+    }
+    match process::wait(launched.pidfd.as_fd()) {
+        Ok(Ended::Exited(status)) => Error::text(format!("{ENDED_EARLY}, with status {status}")),
+        Ok(Ended::Signaled(number) | Ended::Dumped(number)) => {
+            let name = signal::name(number).unwrap_or_else(|| format!("signal {number}"));
+            Error::text(format!("{ENDED_EARLY}, killed by {name}"))
+        }
+        // Another has reaped it.
+        Err(_) => error,
+    }
+}
+
 /// What the child says when it cannot go on.
 fn fail(message: Message) -> Result<()> {
     Err(match message {
         Message::Failed(error) => error.into(),
         Message::Hop(failure) => Cause::call(executable::REFUSED, failure.errno).into(),
-        Message::End => {
-            Error::text("the container's first process ended before it was ready (killed, or out of memory?)")
-        }
+        Message::End => Error::text(ENDED_EARLY),
         other => Error::text(format!("the container's first process said {other:?} out of turn")),
     })
 }

@@ -697,10 +697,7 @@ mod tests {
             ("cgroups are read-only here, as in a container (use --cgroup-manager disabled)", "cgroup"),
             ("open the namespace /nowhere: open(\"/nowhere\"): no such file or directory", "namespaces"),
             ("connect to the console socket: connect(\"nowhere\"): no such file or directory", "terminal"),
-            (
-                "the container's first process ended before it was ready (killed, or out of memory?)",
-                "first process",
-            ),
+            ("the container's first process ended before it was ready, killed by SIGKILL", "first process"),
             ("no space left on device", "making"),
         ] {
             assert_eq!(phase(text), expected, "{text}");

@@ -105,12 +105,18 @@ impl Context {
 
     /// Whether the end of `container` is recorded. Its supervisor, if it has one, sees most and is given the time.
     pub fn is_noted_soon(&self, container: &Container) -> bool {
-        let is_noted = || witness::is_noted(container.entry.dir());
         let until = Instant::now() + PATIENCE;
-        while !is_noted() && logs::supervisor(container).is_some() && Instant::now() < until {
+        loop {
+            // Asked first: one that has ended meanwhile has noted it before.
+            let is_awaited = logs::supervisor(container).is_some() && Instant::now() < until;
+            if witness::is_noted(container.entry.dir()) {
+                return true;
+            }
+            if !is_awaited {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
-        is_noted()
     }
 
     /// Records that a container could not be made, or its program not be started.
