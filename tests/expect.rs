@@ -105,8 +105,8 @@ fn fit_finds_what_a_command_needs() {
         skip!("no cgroup with controllers can be had here");
     }
     // dd needs its buffer, and next to nothing besides; the shell waits for two.
-    let script = "dd if=/dev/zero of=/dev/null bs=32M count=1 & sleep .2 & wait -n && wait";
-    let out = case.ctr(&["fit", "--tries", "1", "--json", "--", "bash", "-c", script]).ok();
+    let script = "dd if=/dev/zero of=/dev/null bs=32M count=1 & first=$!; sleep .2 & second=$!; wait $first && wait $second";
+    let out = case.ctr(&["fit", "--tries", "1", "--json", "--", "sh", "-c", script]).ok();
     let found: Value = serde_json::from_str(&out).unwrap();
     let (memory, need) = (found["memory"].as_f64().unwrap(), f64::from(32 << 20));
     assert!(memory >= need && memory <= need * 1.1, "{found}");
