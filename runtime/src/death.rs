@@ -360,9 +360,13 @@ impl Usage {
     #[must_use]
     pub fn or(self, earlier: Usage) -> Usage {
         Usage {
-            memory: self.memory.or(earlier.memory),
-            swap: self.swap.or(earlier.swap),
-            pids: self.pids.or(earlier.pids),
+            memory: both(self.memory, earlier.memory, |now, then| Memory {
+                limit: now.limit.or(then.limit),
+                peak: now.peak.or(then.peak),
+                ..now
+            }),
+            swap: both(self.swap, earlier.swap, Amount::or),
+            pids: both(self.pids, earlier.pids, Amount::or),
             cpu: self.cpu.or(earlier.cpu),
             huge_pages: if self.huge_pages.is_empty() { earlier.huge_pages } else { self.huge_pages },
             pressure: if self.pressure.is_empty() { earlier.pressure } else { self.pressure },
@@ -413,6 +417,10 @@ impl Memory {
 }
 
 impl Amount {
+    fn or(self, earlier: Amount) -> Amount {
+        Amount { limit: self.limit.or(earlier.limit), peak: self.peak.or(earlier.peak), ..self }
+    }
+
     fn and(self, later: Amount) -> Amount {
         Amount {
             limit: later.limit,

@@ -9,9 +9,9 @@ use ctr_isolation::cgroup::stat::{self, Counters, Limit};
 use ctr_isolation::sys::fs;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// How much is looked at.
@@ -62,28 +62,33 @@ fn count(counters: Option<&Counters>, name: &str) -> u64 {
 /// What the processes of `cgroup` have used. A controller that is not there leaves out what it would have told.
 pub fn usage(cgroup: &Cgroup, look: Look) -> Usage {
     let whole = look == Look::Whole;
+    let read = |file: &str| cgroup.text(file);
     Usage {
-        memory: memory(cgroup, whole),
-        swap: whole.then(|| swap(cgroup)).flatten(),
-        pids: pids(cgroup, whole),
-        cpu: cgroup.counters("cpu.stat").map(|stat| Cpu {
-            used: count(Some(&stat), "usage_usec"),
-            throttled: count(Some(&stat), "nr_throttled"),
-            throttled_time: count(Some(&stat), "throttled_usec"),
-        }),
-        huge_pages: if whole { huge_pages(cgroup) } else { Default::default() },
-        pressure: if whole { pressure(cgroup) } else { Default::default() },
+        memory: memory(&read, whole),
+        swap: whole.then(|| swap(&read)).flatten(),
+        pids: pids(&read, whole),
+        cpu: cpu(&read),
+        huge_pages: if whole { huge_pages(cgroup) } else { BTreeMap::new() },
+        pressure: if whole { pressure(cgroup) } else { BTreeMap::new() },
     }
 }
 
-fn memory(cgroup: &Cgroup, whole: bool) -> Option<Memory> {
-    let events = cgroup.counters("memory.events")?;
+/// Reads a file of a cgroup, however that is at hand.
+type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn memory(read: Read<'_>, whole: bool) -> Option<Memory> {
+    let events = counters(read, "memory.events")?;
     let events = |name: &str| count(Some(&events), name);
     let more = whole || events("oom") + events("oom_kill") > 0;
-    let own = more.then(|| cgroup.counters("memory.events.local")).flatten();
+    let peak = number(read, "memory.peak");
+    // Where these are not there, the cgroup has just gone: half of it would tell of another's limit.
+    let (own, limit) = match more {
+        true => (Some(counters(read, "memory.events.local")?), stat::limit(&read("memory.max")?)),
+        false => (None, None),
+    };
     Some(Memory {
-        limit: more.then(|| limit(cgroup, "memory.max")).flatten(),
-        peak: cgroup.number("memory.peak"),
+        peak,
+        limit: limit.and_then(Limit::value),
         reached: events("max"),
         exhausted: events("oom"),
         exhausted_own: count(own.as_ref(), "oom"),
@@ -91,27 +96,37 @@ fn memory(cgroup: &Cgroup, whole: bool) -> Option<Memory> {
     })
 }
 
-fn swap(cgroup: &Cgroup) -> Option<Amount> {
-    let events = cgroup.counters("memory.swap.events")?;
+fn swap(read: Read<'_>) -> Option<Amount> {
+    let events = counters(read, "memory.swap.events")?;
     Some(Amount {
-        limit: limit(cgroup, "memory.swap.max"),
-        peak: cgroup.number("memory.swap.peak"),
+        limit: limit(read, "memory.swap.max"),
+        peak: number(read, "memory.swap.peak"),
         refused: count(Some(&events), "fail"),
         refused_own: None,
     })
 }
 
-fn pids(cgroup: &Cgroup, whole: bool) -> Option<Amount> {
-    let refused = count(Some(&cgroup.counters("pids.events")?), "max");
+fn pids(read: Read<'_>, whole: bool) -> Option<Amount> {
+    let refused = count(Some(&counters(read, "pids.events")?), "max");
     let more = whole || refused > 0;
+    // Only since Linux 6.11.
+    let own = more.then(|| counters(read, "pids.events.local")).flatten();
+    let peak = number(read, "pids.peak");
+    let limit = if more { stat::limit(&read("pids.max")?) } else { None };
     Some(Amount {
-        limit: more.then(|| limit(cgroup, "pids.max")).flatten(),
-        peak: cgroup.number("pids.peak"),
+        peak,
+        limit: limit.and_then(Limit::value),
         refused,
-        refused_own: more
-            .then(|| cgroup.counters("pids.events.local"))
-            .flatten()
-            .map(|own| count(Some(&own), "max")),
+        refused_own: own.map(|own| count(Some(&own), "max")),
+    })
+}
+
+fn cpu(read: Read<'_>) -> Option<Cpu> {
+    let stat = counters(read, "cpu.stat")?;
+    Some(Cpu {
+        used: count(Some(&stat), "usage_usec"),
+        throttled: count(Some(&stat), "nr_throttled"),
+        throttled_time: count(Some(&stat), "throttled_usec"),
     })
 }
 
@@ -131,8 +146,16 @@ fn pressure(cgroup: &Cgroup) -> BTreeMap<String, (u64, u64)> {
     ["cpu", "memory", "io"].into_iter().filter_map(total).collect()
 }
 
-fn limit(cgroup: &Cgroup, file: &str) -> Option<u64> {
-    cgroup.limit(file).and_then(Limit::value)
+fn counters(read: Read<'_>, file: &str) -> Option<Counters> {
+    read(file).map(|text| stat::counters(&text))
+}
+
+fn number(read: Read<'_>, file: &str) -> Option<u64> {
+    read(file)?.trim().parse().ok()
+}
+
+fn limit(read: Read<'_>, file: &str) -> Option<u64> {
+    stat::limit(&read(file)?).and_then(Limit::value)
 }
 
 /// How the process `pid`, which started at `start`, ended, while it waits to be reaped (proc_pid_stat(5)).
@@ -181,59 +204,66 @@ impl Container {
 /// scope as soon as the last process has left it. The kernel tells when it counts something in the files of events.
 #[derive(Debug, Default)]
 pub struct Watch {
-    cgroup: Option<Cgroup>,
+    /// Open all the time, for there may be little of it.
     files: Vec<(&'static str, File)>,
     last: Usage,
 }
 
+/// The files that are polled, and then what else is read.
+const POLLED: [&str; 2] = ["memory.events", "pids.events"];
+const READ: [&str; 10] = [
+    "memory.events.local",
+    "memory.peak",
+    "memory.max",
+    "memory.swap.events",
+    "memory.swap.max",
+    "memory.swap.peak",
+    "pids.events.local",
+    "pids.peak",
+    "pids.max",
+    "cpu.stat",
+];
+
 impl Watch {
     /// Begins to, where there is a need.
     pub fn new(container: &Container) -> Self {
-        let Some(cgroup) = container.cgroup().filter(|_| container.record.unit.is_some()) else {
-            return Watch::default();
-        };
-        let names = ["memory.events", "memory.events.local", "pids.events", "pids.events.local"];
+        let cgroup = container.cgroup().filter(|_| container.record.unit.is_some());
+        cgroup.map(|cgroup| Watch::of(&cgroup)).unwrap_or_default()
+    }
+
+    fn of(cgroup: &Cgroup) -> Self {
         let open = |name| Some((name, File::open(cgroup.dir().join(name)).ok()?));
-        let files = names.into_iter().filter_map(open).collect();
-        let mut watch = Watch { cgroup: Some(cgroup), files, last: Usage::default() };
+        let files = POLLED.into_iter().chain(READ).filter_map(open).collect();
+        let mut watch = Watch { files, last: Usage::default() };
         watch.look();
         watch
     }
 
     /// What to wait for, as poll(2) calls it a priority event.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.files.iter().map(|(_, file)| file.as_fd())
+        self.files.iter().filter(|(name, _)| POLLED.contains(name)).map(|(_, file)| file.as_fd())
     }
 
-    /// Something was counted, or all is over. What is open already is read first, for there may be little time; and
-    /// whoever does not read a file is told of it again at once.
+    /// Something was counted, or all is over. Until its file is read, the kernel tells of it again and again.
     pub fn look(&mut self) {
-        let Some(cgroup) = &self.cgroup else { return };
-        let mut read = BTreeMap::new();
-        self.files.retain_mut(|(name, file)| {
-            let mut text = String::new();
-            let is_there = file.rewind().and_then(|()| file.read_to_string(&mut text)).is_ok();
-            if is_there {
-                read.insert(*name, stat::counters(&text));
-            }
-            is_there
-        });
-        let earlier = std::mem::take(&mut self.last);
-        let mut now = usage(cgroup, Look::Brief).or(earlier);
-        let counter = |file: &str, name: &str| read.get(file).map(|counters| count(Some(counters), name));
-        if let Some(killed) = counter("memory.events", "oom_kill") {
-            let memory = now.memory.get_or_insert_default();
-            memory.killed = memory.killed.max(killed);
-            memory.exhausted = memory.exhausted.max(counter("memory.events", "oom").unwrap_or_default());
-            let own = counter("memory.events.local", "oom").unwrap_or_default();
-            memory.exhausted_own = memory.exhausted_own.max(own);
+        let read = |name: &str| {
+            let (_, file) = self.files.iter().find(|(found, _)| *found == name)?;
+            let mut bytes = [0; 4096];
+            let count = file.read_at(&mut bytes, 0).ok()?;
+            Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
+        };
+        let now = Usage {
+            memory: memory(&read, true),
+            pids: pids(&read, true),
+            cpu: cpu(&read),
+            swap: swap(&read),
+            ..Usage::default()
+        };
+        let is_gone = now.cpu.is_none();
+        self.last = now.or(std::mem::take(&mut self.last));
+        if is_gone {
+            self.files.clear();
         }
-        if let Some(refused) = counter("pids.events", "max") {
-            let pids = now.pids.get_or_insert_default();
-            pids.refused = pids.refused.max(refused);
-            pids.refused_own = pids.refused_own.max(counter("pids.events.local", "max"));
-        }
-        self.last = now;
     }
 
     /// What was seen.
@@ -370,6 +400,29 @@ mod tests {
             assert_eq!((found.pids, found.swap), (None, None));
             assert_eq!(found.pressure.contains_key("io"), look == Look::Whole);
         }
+    }
+
+    /// What was seen last holds once the cgroup is gone.
+    #[test]
+    fn what_was_watched_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("memory.max", "8192\n");
+        write("memory.events.local", "oom 0\n");
+        write("memory.events", "oom 0\noom_kill 0\n");
+        write("memory.peak", "4096\n");
+        write("cpu.stat", "usage_usec 9\n");
+        let mut watch = Watch::of(&Cgroup::at(dir.path()));
+        assert_eq!(watch.files().count(), 1, "pids are not counted");
+        write("memory.events", "oom 1\noom_kill 1\n");
+        write("memory.peak", "8192\n");
+        watch.look();
+        watch.files.clear();
+        watch.look();
+        let memory = watch.last().memory.clone().unwrap();
+        assert_eq!((memory.killed, memory.peak, watch.last().pids.clone()), (1, Some(8192), None));
+        std::fs::remove_file(dir.path().join("memory.events.local")).unwrap();
+        assert_eq!(usage(&Cgroup::at(dir.path()), Look::Whole).memory, None, "it goes as we look");
     }
 
     #[test]
