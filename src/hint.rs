@@ -54,6 +54,7 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
     let hint = match () {
         () if has("clone3(") || has("_map: operation not permitted") => return user_namespace(facts),
         () if has("nobody outside") || has("newuidmap") || has("newgidmap") => ids(facts),
+        () if has("hands no controller down") => return None,
         () if has("needs the cgroup controller") => controller(facts),
         () if has("make cgroup") && has("permission denied") => delegation(program),
         () if has("read the configuration") && has("no such file") => {
@@ -186,8 +187,10 @@ fn controller(facts: &Facts) -> String {
             .to_owned();
     }
     if facts.is_root {
-        return "enable it in cgroup.subtree_control of the cgroups above, or choose another cgroupsPath"
-            .to_owned();
+        return format!(
+            "enable it in cgroup.subtree_control of the cgroups above, or choose another cgroupsPath; `{} doctor` tells more",
+            facts.program
+        );
     }
     delegation(&facts.program)
 }

@@ -10,6 +10,9 @@ use ctr_isolation::sys::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// The cgroup below our own into which we and our callers go where the containers' must be beside us.
+const CALLERS: &str = "callers";
+
 /// The cgroup we make; one that systemd makes is not known yet.
 pub fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
     let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
@@ -54,9 +57,18 @@ pub fn bus(record: &Record) -> systemd::Bus {
 ///
 /// # Errors
 /// The kernel's, or that it is another container's, or of the first limit that cannot be had.
-pub fn make_cgroup(cgroup: &Cgroup, plan: &Plan, record: &mut Record) -> Result<Option<OwnedFd>> {
+pub fn make_cgroup(
+    cgroup: &Cgroup,
+    plan: &Plan,
+    record: &mut Record,
+    facts: &Facts,
+) -> Result<Option<OwnedFd>> {
     let Some(wanted) = &plan.cgroup else { return Ok(None) };
-    match cgroup.create() {
+    let room = wanted.make_room.as_ref().map_or(Ok(()), |own| {
+        let own = facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(own)).filter(Cgroup::is_full);
+        own.map_or(Ok(()), |own| own.make_room(CALLERS))
+    });
+    match room.and_then(|()| cgroup.create()) {
         Err(error) if error.errno == libc::EROFS && !wanted.optional && !wanted.best_effort => {
             return Err(error
                 .under("cgroups are read-only here, as in a container (use --cgroup-manager disabled, or mount them writable)")

@@ -593,7 +593,7 @@ fn create_in(
     let mut recording = entry.begin()?;
     recording.note(record)?;
     let mut dir = match &cgroup {
-        Some(cgroup) => confine::make_cgroup(cgroup, plan, record)?,
+        Some(cgroup) => confine::make_cgroup(cgroup, plan, record, facts)?,
         None => None,
     };
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };

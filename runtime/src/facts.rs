@@ -5,6 +5,18 @@ use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{cgroup, identity};
 use std::path::{Path, PathBuf};
 
+/// Where we may make cgroups that limits hold in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delegated {
+    /// Nowhere.
+    #[default]
+    Nowhere,
+    /// Beside our own.
+    Beside,
+    /// Below our own, once no process is in that any more, ourselves included.
+    Below,
+}
+
 /// Facts about the host and the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -20,8 +32,8 @@ pub struct Facts {
     pub hierarchy: Option<Hierarchy>,
     /// Our own cgroup in it.
     pub own_cgroup: PathBuf,
-    /// We may make cgroups beside our own. Only known after [`Facts::ask_for_cgroups`].
-    pub delegated: bool,
+    /// Where we may make cgroups that limits hold in. Only known after [`Facts::ask_for_cgroups`].
+    pub delegated: Delegated,
     /// A systemd that makes cgroups for us can be reached: the host's for root, that of the session for others. Only
     /// known after [`Facts::ask_for_cgroups`].
     pub systemd: bool,
@@ -50,7 +62,7 @@ impl Facts {
                 && fs::read_small(Path::new("/proc/self/setgroups")).is_ok_and(|text| text.trim() == "deny"),
             hierarchy: Hierarchy::find(),
             own_cgroup: cgroup::path_from_proc(&own).unwrap_or(Path::new("/")).to_owned(),
-            delegated: false,
+            delegated: Delegated::Nowhere,
             systemd: false,
             last_capability: identity::last_capability(),
             capabilities: process::capget().map_or(0, |sets| sets.permitted),
@@ -62,13 +74,14 @@ impl Facts {
 
     /// Asks who can make a cgroup that limits hold in: what few callers need to know.
     pub fn ask_for_cgroups(&mut self) {
-        let beside = self.own_cgroup.parent().unwrap_or(Path::new("/"));
-        self.delegated = self.hierarchy.as_ref().is_some_and(|hierarchy| {
-            let dir = hierarchy.cgroup(beside).dir().to_owned();
-            [dir.clone(), dir.join("cgroup.procs"), dir.join("cgroup.subtree_control")]
-                .iter()
-                .all(|path| fs::is_writable(path))
-        });
+        if let Some(hierarchy) = &self.hierarchy {
+            let beside = hierarchy.cgroup(self.own_cgroup.parent().unwrap_or(Path::new("/")));
+            self.delegated = match () {
+                () if beside.is_delegated() && !beside.is_full() => Delegated::Beside,
+                () if hierarchy.cgroup(&self.own_cgroup).is_delegated() => Delegated::Below,
+                () => Delegated::Nowhere,
+            };
+        }
         self.systemd = if self.is_root() && !self.in_user_namespace {
             Path::new("/run/systemd/system").is_dir()
         } else {

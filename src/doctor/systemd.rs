@@ -12,6 +12,8 @@ use ctr_isolation::{
     sys::fs::read_small,
 };
 
+use ctr_runtime::facts::Delegated;
+
 use super::{Finding, host::Host};
 
 pub(super) fn probe(host: &Host) -> Vec<Finding> {
@@ -93,7 +95,9 @@ fn scope(host: &Host, bus: Bus) -> Finding {
             };
             match delegate(host) {
                 // Limits have no other place to go.
-                Some(mend) if !host.facts.delegated => Finding::problem("scope", tried, found, loses, mend),
+                Some(mend) if host.facts.delegated == Delegated::Nowhere => {
+                    Finding::problem("scope", tried, found, loses, mend)
+                }
                 mend => Finding::warning("scope", tried, found, loses, mend),
             }
         }

@@ -132,6 +132,48 @@ impl Cgroup {
         Ok(self.read("cgroup.controllers")?.split_whitespace().map(str::to_owned).collect())
     }
 
+    /// Whether we may make cgroups in it and hand controllers down to them.
+    pub fn is_delegated(&self) -> bool {
+        let files =
+            [self.dir.clone(), self.dir.join("cgroup.procs"), self.dir.join("cgroup.subtree_control")];
+        files.iter().all(|path| fs::is_writable(path))
+    }
+
+    /// Whether it has processes of its own, and so can hand no controller down: "no internal processes", which holds for
+    /// all but the root of all cgroups.
+    pub fn is_full(&self) -> bool {
+        self.dir.join("cgroup.type").exists() && self.read("cgroup.procs").is_ok_and(|pids| !pids.is_empty())
+    }
+
+    /// Moves the processes in it, which are its caller's, into the cgroup `name` below, so that it can hand controllers
+    /// down.
+    ///
+    /// # Errors
+    /// The kernel's, or that ever more processes come.
+    pub fn make_room(&self, name: &str) -> Result<()> {
+        let leaf = Cgroup { dir: self.dir.join(name), mount: self.mount.clone() };
+        match std::fs::create_dir(&leaf.dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).doing(|| format!("make cgroup {}", leaf.dir.display()));
+            }
+            _ => {}
+        }
+        // What a process makes meanwhile is where that was.
+        for _ in 0..16 {
+            let pids = self.read("cgroup.procs")?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+                match leaf.add(pid) {
+                    Err(error) if error.errno != libc::ESRCH => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Err(Error::new(format!("{} does not become empty", self.dir.display())))
+    }
+
     /// Puts the process `pid` into it.
     ///
     /// # Errors
@@ -298,9 +340,8 @@ fn enable_controllers(dir: &Path) -> Result<()> {
         .peekable();
     // With processes in it, those it could enable would make of its children threaded ones, which take no process
     // (only the root of all, which has no type, is free of that).
-    let has_processes =
-        || dir.join("cgroup.type").exists() && read("cgroup.procs").is_ok_and(|pids| !pids.is_empty());
-    if missing.peek().is_none() || has_processes() {
+    let is_full = || Cgroup::at(dir).is_full();
+    if missing.peek().is_none() || is_full() {
         return Ok(());
     }
     for name in missing {

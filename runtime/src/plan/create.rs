@@ -2,7 +2,7 @@
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::facts::Facts;
+use crate::facts::{Delegated, Facts};
 use crate::plan::mounts::{self, Situation};
 use crate::plan::validate::{self, Check};
 use crate::plan::{Cgroup, IdMaps, Init, Launch, Manager, Plan, Rdt, Request, Unit, ns, process, resources};
@@ -264,19 +264,21 @@ fn cgroup(
     }
     let device_filter = resources::device_filter(&resources, facts, check);
     let given = linux.cgroups_path().clone().unwrap_or_default();
-    let systemd = match request.manager {
-        Manager::Systemd => true,
-        // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
-        Manager::Auto => {
-            (!files.is_empty() || request.counted) && facts.systemd && (facts.is_root() || !facts.delegated)
-        }
-        _ => false,
-    };
+    let wanted = request.manager == Manager::Auto && (!files.is_empty() || request.counted);
+    let ours = facts.delegated != Delegated::Nowhere && (!facts.is_root() || !facts.systemd);
+    // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
+    let systemd = request.manager == Manager::Systemd || wanted && facts.systemd && !ours;
+    let below = wanted && ours && facts.delegated == Delegated::Below;
     let unit = systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
     let asked_for =
         !files.is_empty() || device_filter.is_some() || unit.is_some() || !given.as_os_str().is_empty();
     Some(Cgroup {
-        path: cgroup_path(&given, &request.id, facts),
+        path: if below {
+            facts.own_cgroup.join(&request.id)
+        } else {
+            cgroup_path(&given, &request.id, facts)
+        },
+        make_room: below.then(|| facts.own_cgroup.clone()),
         unit,
         files,
         device_filter,

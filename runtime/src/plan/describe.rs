@@ -63,7 +63,12 @@ fn cgroup(plan: &Plan, steps: &mut Steps) {
     let Some(cgroup) = &plan.cgroup else { return };
     match &cgroup.unit {
         Some(unit) => steps.add("cgroup", format!("have systemd start {} in {}", unit.name, unit.slice)),
-        None => steps.add("cgroup", format!("make {}", cgroup.path.display())),
+        None => {
+            if let Some(own) = &cgroup.make_room {
+                steps.add("cgroup", format!("move the processes in {} into one below", own.display()));
+            }
+            steps.add("cgroup", format!("make {}", cgroup.path.display()));
+        }
     }
     for (file, value) in &cgroup.files {
         steps.add("cgroup", format!("write {value:?} to {file}"));

@@ -74,6 +74,8 @@ pub struct Cgroup {
     pub optional: bool,
     /// Warn of a limit that cannot be had, instead of giving up.
     pub best_effort: bool,
+    /// Our own cgroup, when it is there that it is made: what is in that must be moved first.
+    pub make_room: Option<PathBuf>,
 }
 
 /// A systemd scope (`slice:prefix:name` of `cgroupsPath`).

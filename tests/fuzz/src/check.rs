@@ -6,7 +6,7 @@ use ctr_isolation::root::clean;
 use ctr_isolation::seccomp::Filter;
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::parse_process;
-use ctr_runtime::facts::Facts;
+use ctr_runtime::facts::{Delegated, Facts};
 use ctr_runtime::plan::{self, Manager, Plan, Request, create, describe, exec};
 use std::path::{Component, Path};
 
@@ -19,7 +19,7 @@ pub(crate) fn facts(uid: u32) -> Facts {
         setgroups_denied: false,
         hierarchy: Some(Hierarchy { mount: "/sys/fs/cgroup".into(), unified: true }),
         own_cgroup: "/user.slice/session".into(),
-        delegated: uid == 0,
+        delegated: if uid == 0 { Delegated::Beside } else { Delegated::Below },
         systemd: true,
         last_capability: 40,
         capabilities: if uid == 0 { (1 << 41) - 1 } else { 0 },
