@@ -450,6 +450,39 @@ fn events_tell_what_is_used_and_when_memory_runs_out() {
     assert!(case.ctr(&["events", "--stats", &case.id]).err().contains("not running"));
 }
 
+/// A service's cgroup has the service's processes in it, and so can hand nothing down before they are moved.
+#[test]
+fn the_cgroup_of_a_service_with_delegate_is_used() {
+    require_root!();
+    if !drivers().contains(&Driver::Systemd) || cgroup2().as_deref() != Some(Path::new("/sys/fs/cgroup")) {
+        skip!("no systemd to run a service");
+    }
+    const NOBODY: u32 = 65534;
+    let case = case!();
+    let place = case.path("places");
+    fs::create_dir(&place).unwrap();
+    std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new("systemd-run");
+    command.args([
+        "--quiet",
+        "--pipe",
+        "--wait",
+        "--collect",
+        "--uid=65534",
+        "--gid=65534",
+        "-pDelegate=yes",
+    ]);
+    command.arg(format!("-pEnvironment=CTR_STORE={}", place.join("store").display()));
+    command.arg(format!("-pWorkingDirectory={}", place.display())).arg("--").arg(common::program());
+    command
+        .arg("--root")
+        .arg(place.join("root"))
+        .args(["run", "--rm", "--image", "host", "--memory", "64M", "--pids", "9"]);
+    command.args(["--", "cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max"]);
+    let out = spawn(case.dir(), &mut command).wait();
+    assert_eq!((out.status, out.stdout.as_str()), (0, "67108864\n9\n"), "{out:?}");
+}
+
 /// `--limits` decides what becomes of a limit that cannot be had.
 #[test]
 fn a_limit_that_cannot_be_had_is_an_error_or_a_warning() {
