@@ -53,6 +53,12 @@ fn drivers() -> Vec<Driver> {
 
 /// Starts a container that waits, with limits.
 fn limited(case: &mut Case, driver: Driver, resources: Value) {
+    let out = try_limited(case, driver, "run", resources);
+    assert_eq!(out.status, 0, "{driver:?} {out:?}");
+}
+
+/// The same where it may fail, by `create` or `run`.
+fn try_limited(case: &mut Case, driver: Driver, verb: &str, resources: Value) -> common::Output {
     case.set("/linux/resources", resources);
     case.sh("sleep 1000");
     let bundle = case.bundle();
@@ -61,9 +67,13 @@ fn limited(case: &mut Case, driver: Driver, resources: Value) {
         case.set("/linux/cgroupsPath", json!(format!(":ctr-test:{}", case.id)));
         args.push("--systemd-cgroup");
     }
-    args.extend(case.making("run", bundle.to_str().unwrap(), &["--detach"]));
-    let out = case.ctr(&args);
-    assert_eq!(out.status, 0, "{driver:?} {out:?}");
+    let detach: &[&str] = if verb == "run" { &["--detach"] } else { &[] };
+    args.extend(case.making(verb, bundle.to_str().unwrap(), detach));
+    case.ctr(&args)
+}
+
+fn memory(kib: u64) -> Value {
+    json!({"memory": {"limit": kib << 10, "swap": kib << 10}})
 }
 
 fn read(case: &Case, file: &str) -> String {
@@ -181,6 +191,33 @@ fn what_is_set_is_kept_by_updates_and_by_systemd() {
     }
 }
 
+/// systemd has a device policy of its own, and knows slices by names that tell where they lie.
+#[test]
+fn slices_nest_and_devices_stay_denied_when_systemd_reloads() {
+    require_controllers!();
+    if !drivers().contains(&Driver::Systemd) {
+        skip!("systemd does not run here");
+    }
+    let mut case = case!();
+    case.mount("bind", "/dev/kmsg", "/kmsg", &["bind"]);
+    case.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    case.set("/linux/cgroupsPath", json!(format!("ctr_test-inner.slice:pre:{}", case.id)));
+    case.sh("sleep 1000");
+    let bundle = case.bundle();
+    let args = [&["--systemd-cgroup"], &case.making("run", bundle.to_str().unwrap(), &["--detach"])[..]];
+    case.ctr(&args.concat()).ok();
+    let place = format!("ctr_test.slice/ctr_test-inner.slice/pre-{}.scope", case.id);
+    assert!(case.cgroup().unwrap().ends_with(&place), "{:?}", case.cgroup());
+    for moment in ["at first", "after a reload"] {
+        assert_eq!(case.exec(&["sh", "-c", ": > /dev/null"]).status, 0, "{moment}");
+        if is_root() {
+            let said = case.exec(&["sh", "-c", ": < /kmsg"]).err();
+            assert!(said.to_lowercase().contains("operation not permitted"), "{moment}: {said}");
+        }
+        daemon_reload();
+    }
+}
+
 #[test]
 fn an_update_from_a_file_or_standard_input_merges() {
     require_controllers!();
@@ -291,6 +328,67 @@ fn a_memory_hog_is_killed() {
         );
         assert_eq!(out.status, 0, "{driver:?} {out:?}");
     }
+}
+
+/// Nothing is limited so little that nobody knows why it does not start.
+#[test]
+fn a_limit_that_leaves_no_room_says_what_is_needed() {
+    require_controllers!();
+    for driver in drivers() {
+        for verb in ["create", "run"] {
+            let mut case = case!();
+            let said = try_limited(&mut case, driver, verb, memory(4)).err();
+            let floor =
+                said.split_once("the memory limit of 4 KiB is too small to start this container in: ");
+            let floor = floor
+                .and_then(|(_, rest)| rest.split_once("what comes before its program takes "))
+                .unwrap()
+                .1;
+            let floor: u64 = floor.split(' ').next().unwrap().parse().unwrap();
+            assert!(floor > 4 && floor < 1024, "{said}");
+            assert!(case.cgroup().is_none(), "nothing is left");
+            // That much and the program's own is enough.
+            let mut case = case!();
+            let out = try_limited(&mut case, driver, verb, memory(floor + 400));
+            assert_eq!(out.status, 0, "{driver:?} {verb} {out:?}");
+            let limit = ((floor + 400) << 10).to_string();
+            check(&case, &[("memory.max", &limit), ("memory.high", "max")]);
+            if driver == Driver::Systemd {
+                daemon_reload();
+                check(&case, &[("memory.max", &limit)]);
+            }
+            if verb == "create" {
+                case.ctr(&["start", &case.id]).ok();
+            }
+            assert_eq!(case.status(), "running");
+        }
+    }
+}
+
+/// The program is what is too much: the kernel kills it while it starts.
+#[test]
+fn a_program_that_has_no_room_to_start_is_told_from_one_that_ran() {
+    require_controllers!();
+    let mut case = case!();
+    let said = try_limited(&mut case, Driver::Cgroupfs, "run", memory(4)).err();
+    let floor = said.rsplit_once(" takes ").unwrap().1.split(' ').next().unwrap().parse::<u64>().unwrap();
+    // One page above the least is enough for all but a program.
+    let mut seen = false;
+    for kib in (floor + 4..floor + 64).step_by(4) {
+        let mut case = case!();
+        let out = try_limited(&mut case, Driver::Cgroupfs, "run", memory(kib));
+        seen |= out.status != 0 && out.stderr.contains("start the container's program: the memory limit of");
+    }
+    assert!(seen, "the least is {floor} KiB");
+}
+
+#[test]
+fn a_hook_that_may_not_be_started_says_why() {
+    require_controllers!();
+    let mut case = case!();
+    case.set("/hooks", json!({"createContainer": [{"path": "/bin/true"}]}));
+    let said = try_limited(&mut case, Driver::Cgroupfs, "run", json!({"pids": {"limit": 1}})).err();
+    assert!(said.contains("createContainer hook") && said.contains("pids.max of the cgroup"), "{said}");
 }
 
 #[test]

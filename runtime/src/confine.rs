@@ -1,5 +1,6 @@
 //! The cgroup of a container: made, by us or by systemd, and its limits.
 
+use crate::death::Usage;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::plan::{self, Plan, resources};
@@ -7,8 +8,10 @@ use crate::state::Record;
 use ctr_isolation::Context;
 use ctr_isolation::cgroup::{self, Cgroup, systemd};
 use ctr_isolation::sys::fs;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// The cgroup below our own into which we and our callers go where the containers' must be beside us.
 const CALLERS: &str = "callers";
@@ -31,7 +34,7 @@ pub fn start_unit(
     facts: &Facts,
 ) -> Result<Cgroup> {
     let description = format!("container {}", record.id);
-    let properties = resources::unit_properties(&wanted.files);
+    let properties = resources::unit_properties(&first_limits(wanted));
     systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
     let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
     let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
@@ -99,8 +102,91 @@ pub fn make_cgroup(
             other => other,
         });
     }
-    limit(cgroup, &wanted.files, wanted.best_effort)?;
+    limit(cgroup, &first_limits(wanted), wanted.best_effort)?;
     Ok(Some(dir))
+}
+
+/// The limits that hold from the beginning.
+pub fn first_limits(wanted: &plan::Cgroup) -> Cow<'_, [resources::File]> {
+    match wanted.small {
+        Some(_) => resources::with_room(&wanted.files).into(),
+        None => wanted.files.as_slice().into(),
+    }
+}
+
+/// Sets the small limit of memory, now that all is there but the program, and notes what that holds.
+///
+/// # Errors
+/// When it holds as much as the limit, and what the kernel or systemd refuses.
+pub fn limit_memory(limit: u64, record: &mut Record) -> Result<()> {
+    let Some(cgroup) = record.cgroup.as_deref().map(Cgroup::at) else { return Ok(()) };
+    let held = memory_held(&cgroup, limit)?;
+    record.before_program = held;
+    if let Some(held) = held.filter(|held| *held >= limit) {
+        return Err(Error::text(format!(
+            "{}: what comes before its program takes {} KiB",
+            too_small(limit),
+            held.div_ceil(1024)
+        )));
+    }
+    let file = ("memory.max".to_owned(), limit.to_string());
+    if let Some(unit) = &record.unit {
+        let properties = resources::limit_properties(std::slice::from_ref(&file));
+        systemd::set_unit_properties(bus(record), unit, &properties)?;
+    }
+    Ok(cgroup.set_limit(&file.0, &file.1)?)
+}
+
+/// The memory that `cgroup` holds; it is looked at again while that is not below `limit`. Each processor has some in
+/// advance, which it gives back, when it comes to it, after a write of a lower `memory.high`.
+fn memory_held(cgroup: &Cgroup, limit: u64) -> Result<Option<u64>> {
+    let high = cgroup.text("memory.high").unwrap_or_default();
+    cgroup.write("memory.high", "0")?;
+    let mut held = cgroup.number("memory.current");
+    for _ in 0..50 {
+        if held.is_none_or(|held| held < limit) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        held = cgroup.number("memory.current");
+    }
+    cgroup.write("memory.high", high.trim_end())?;
+    Ok(held)
+}
+
+fn too_small(limit: u64) -> String {
+    format!("the memory limit of {} KiB is too small to start this container in", limit / 1024)
+}
+
+/// Where the limit of memory is small: that the program was not killed while it started.
+///
+/// # Errors
+/// When it was.
+pub fn was_room(record: &Record) -> Result<()> {
+    let (Some(held), Some(cgroup)) = (record.before_program, record.cgroup.as_deref().map(Cgroup::at)) else {
+        return Ok(());
+    };
+    let killed = cgroup.counters("memory.events").is_some_and(|events| events.get("oom_kill") > Some(&0));
+    // It may have been changed since.
+    let Some(limit) = cgroup.number("memory.max").filter(|_| killed) else { return Ok(()) };
+    Err(Error::text(format!(
+        "start the container's program: {}: what comes before its program takes {} KiB, and it was killed for want of \
+         more than the rest",
+        too_small(limit),
+        held.div_ceil(1024)
+    )))
+}
+
+/// A process that the kernel kills for want of memory cannot tell why it ended.
+pub fn explain_killed(error: Error, usage: &Usage, wanted: Option<&plan::Cgroup>, record: &Record) -> Error {
+    let memory = usage.memory.as_ref().filter(|memory| memory.killed > 0 && record.before_program.is_none());
+    let Some(room) = memory.and_then(|memory| memory.limit) else { return error };
+    let limit = wanted.and_then(|wanted| wanted.small).unwrap_or(room);
+    Error::text(format!(
+        "{error}: {}: what comes before its program takes more than {} KiB",
+        too_small(limit),
+        room / 1024
+    ))
 }
 
 /// A cgroup that holds processes is another container's. What is below it may be hidden from us, and then is told

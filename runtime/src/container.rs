@@ -148,7 +148,7 @@ impl Container {
             socket::connect(&path, Kind::Packet).doing(|| "reach the container's first process")?,
         );
         channel.go(&[])?;
-        wait_for_program(&channel).map_err(|error| {
+        wait_for_program(&channel).and_then(|()| confine::was_room(&self.record)).map_err(|error| {
             let bundle = self.bundle().ok();
             executable::explain(
                 error,
@@ -556,6 +556,7 @@ pub fn create_reserved(
     };
     create_in(entry, &mut record, bundle, plan, options, facts).map_err(|error| {
         let (usage, above) = witness::of_failed(&record);
+        let error = confine::explain_killed(error, &usage, plan.cgroup.as_ref(), &record);
         warn_of(release::undo(&Record { owned: Vec::new(), ..record }));
         Error::NotMade { error: Box::new(error), usage: Box::new(usage), above }
     })
@@ -619,7 +620,7 @@ fn create_in(
         let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
         record.above = witness::above(&cgroup);
         recording.note(record)?;
-        confine::limit(&cgroup, &wanted.files, wanted.best_effort)?;
+        confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
         dir = Some(cgroup.open()?);
     }
     if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
@@ -666,7 +667,7 @@ fn connect_listener(bundle: &Bundle) -> Result<Option<OwnedFd>> {
 /// The parent's part of the conversation, until the container is created or its program runs.
 fn converse(
     entry: &Entry,
-    record: &Record,
+    record: &mut Record,
     launched: &Launched,
     plan: &Plan,
     options: &Options,
@@ -702,6 +703,11 @@ fn converse(
             }
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
+                if let Some(limit) = plan.cgroup.as_ref().and_then(|cgroup| cgroup.small) {
+                    confine::limit_memory(limit, record)?;
+                    entry.write(record)?;
+                    launched.channel.go(&[])?;
+                }
                 write_outputs(launched, options)?;
                 ready = true;
                 if !options.run {
@@ -714,6 +720,7 @@ fn converse(
             other => fail(other)?,
         }
     }
+    confine::was_room(record)?;
     if plan.hooks.poststart().as_ref().is_some_and(|hooks| !hooks.is_empty()) {
         Container { entry: entry.clone(), record: record.clone() }.run_poststart()?;
     }

@@ -1,6 +1,7 @@
 //! Hooks: programs that the configuration has us run at points of a container's life
 //! (runtime-spec config.md, "POSIX-platform Hooks").
 
+use crate::launch::explain_clone;
 use crate::state::OciState;
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error, Result};
@@ -40,7 +41,7 @@ fn run_one(hook: &Hook, state: &OciState) -> Result<()> {
     let written = input.write_all(state.to_json().as_bytes()).and_then(|()| input.rewind());
     written.doing(|| "write the state for it")?;
     command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().doing(|| "start it")?;
+    let mut child = command.spawn().doing(|| "start it").map_err(explain_clone)?;
     let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
     let said = listen(&mut child, limit.map(Duration::from_secs));
     let Some(said) = said? else {

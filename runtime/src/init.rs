@@ -203,6 +203,9 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     };
     handles.wait_go()?;
     handles.channel.say(&Signal::Ready)?;
+    if plan.hold && handles.channel.wait_go()?.is_none() {
+        process::exit(1);
+    }
     if let Some(socket) = handles.start.take() {
         // The parent is gone; whoever connects is `start`.
         handles.channel = Channel::new(socket::accept(socket.as_fd())?);

@@ -71,8 +71,12 @@ pub fn spawn(plan: &Plan, io: &mut Io, state: &str, cgroup: Option<BorrowedFd<'_
 }
 
 /// Every kernel that we support has clone3(2): where it seems not to, a container's filter hides it.
-fn explain_clone(error: Error) -> Error {
+pub(crate) fn explain_clone(error: Error) -> Error {
     match error.errno {
+        libc::EAGAIN => error.under(
+            "no process more is allowed: pids.max of the cgroup or of one above it is reached, or the user's \
+             RLIMIT_NPROC",
+        ),
         libc::ENOSYS => error.under(
             "the system call filter of the container that we are in forbids it (give that one CAP_SYS_ADMIN, or \
              seccomp=unconfined)",

@@ -11,6 +11,7 @@
 //! | | `Listener` + fd | the listener of the system call filter, for the agent that answers |
 //! | `Go` | | it has been handed over |
 //! | | `Ready` | all that can fail before `start` has been done |
+//! | `Go` | | only where the limit of memory is small: it is set now |
 //! | | `Failed` | this failed, and the child has ended |
 //! | | 8 bytes | the last hop could not make a call or execute the program |
 //! | | end of file | the container's program runs |

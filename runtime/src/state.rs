@@ -99,6 +99,9 @@ pub struct Record {
     /// The supervisor's process, where there is one, and when that started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<(i32, u64)>,
+    /// Where its limit of memory is small: what was held when all was there but its program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_program: Option<u64>,
     /// What the cgroups above its own had counted when it was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub above: Vec<Level>,
@@ -427,7 +430,7 @@ impl Entry {
     /// The kernel's; that it is gone already is no error.
     pub fn remove(&self) -> Result<()> {
         // Most have no more than these.
-        for name in [file::STATE, file::CONFIG, file::SIGNALS] {
+        for name in [file::STATE, file::CONFIG, file::SIGNALS, file::NOTED] {
             let _ = std::fs::remove_file(self.path(name));
         }
         if std::fs::remove_dir(&self.dir).is_ok() {

@@ -80,6 +80,7 @@ fn build(
             && cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_none())
             // The parent raises them, which cannot be done from inside.
             && !(user_namespace && proc.rlimits().is_some()),
+        hold: cgroup.as_ref().is_some_and(|cgroup| cgroup.small.is_some()),
         own_user_namespace: user_namespace,
         keyring: (!request.no_new_keyring)
             .then(|| CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
@@ -280,6 +281,7 @@ fn cgroup(
         },
         make_room: below.then(|| facts.own_cgroup.clone()),
         unit,
+        small: resources::small_limit(&files).filter(|_| !request.best_effort),
         files,
         device_filter,
         optional: !asked_for && !request.need_cgroup,

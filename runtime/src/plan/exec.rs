@@ -50,6 +50,7 @@ pub fn exec(
         loopback: false,
         schedule: process::schedule(wanted, None, &mut check),
         rootfs: None,
+        hold: false,
         ask_for_hooks: false,
         create_container: Vec::new(),
         console,

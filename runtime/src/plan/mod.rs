@@ -68,6 +68,9 @@ pub struct Cgroup {
     pub unit: Option<Unit>,
     /// Files to be written, in order.
     pub files: Vec<(String, String)>,
+    /// The limit of memory among them that is written last: so small that what comes before the program would hardly
+    /// have room below it.
+    pub small: Option<u64>,
     /// The device filter: one eBPF instruction each.
     pub device_filter: Option<Vec<u64>>,
     /// Go on without it when it may not be made: an ordinary user without delegation, no limit asked for.
@@ -172,6 +175,8 @@ pub struct Init {
     /// Begin at once: nothing it needs is made by the parent meanwhile. It still does not say that it is ready, nor
     /// run hooks, before it is let go.
     pub at_once: bool,
+    /// Wait once more when it is ready: the limit of memory is set then.
+    pub hold: bool,
     /// It is root in a user namespace of its own.
     pub own_user_namespace: bool,
     /// The name of its session keyring.

@@ -89,6 +89,25 @@ pub fn unit_properties(files: &[File]) -> Vec<Property> {
     properties
 }
 
+/// Memory for what comes before a container's program, which takes some 60 KiB, and more with many mounts. Whoever asks
+/// for less gets it when that is done, and then it is known how much it has taken.
+pub const ROOM: u64 = 1 << 20;
+
+/// The limit of memory, where it is below [`ROOM`].
+pub fn small_limit(files: &[File]) -> Option<u64> {
+    let (_, value) = files.iter().rfind(|(file, _)| file == "memory.max")?;
+    value.parse().ok().filter(|limit| *limit < ROOM)
+}
+
+/// The limits that hold before the program: that of memory leaves room.
+pub fn with_room(files: &[File]) -> Vec<File> {
+    let mut files = files.to_vec();
+    for (_, value) in files.iter_mut().filter(|(file, _)| file == "memory.max") {
+        *value = ROOM.to_string();
+    }
+    files
+}
+
 /// The limits `files` as properties of a unit. We write the files ourselves; this is what systemd will write in their
 /// place when it reloads, and what it shows.
 pub fn limit_properties(files: &[File]) -> Vec<Property> {
