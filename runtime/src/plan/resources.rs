@@ -403,6 +403,24 @@ mod tests {
     }
 
     #[test]
+    fn a_small_limit_comes_last() {
+        for (value, small) in [
+            ("4096", Some(4096)),
+            ("1048575", Some(1_048_575)),
+            ("1048576", None),
+            ("max", None),
+            ("512K", None),
+        ] {
+            let files =
+                [("memory.max".to_owned(), value.to_owned()), ("pids.max".to_owned(), "7".to_owned())];
+            assert_eq!(small_limit(&files), small, "{value}");
+            let with_room = with_room(&files);
+            assert_eq!((with_room[0].1.as_str(), with_room[1].1.as_str()), ("1048576", "7"));
+        }
+        assert_eq!(small_limit(&[]), None);
+    }
+
+    #[test]
     fn a_scope_knows_its_limits() {
         let file = |file: &str, value: &str| (file.to_owned(), value.to_owned());
         let files = [file("memory.max", "max"), file("pids.max", "7"), file("cpu.max", "20000 50000")];
