@@ -42,6 +42,34 @@ pub fn start(flags: &Global, level: LogLevel) -> Result<()> {
         .context("begin to log: something in this process already does")
 }
 
+/// What was to be written on standard error while that was not the caller's.
+static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// From now on what is for standard error is kept, for who has lent it to a container.
+pub fn hold() {
+    if let Ok(mut held) = HELD.lock() {
+        *held = Some(Vec::new());
+    }
+}
+
+/// What was kept since [`hold`]; from now on it is written again.
+pub fn release() -> Vec<u8> {
+    HELD.lock().ok().and_then(|mut held| held.take()).unwrap_or_default()
+}
+
+fn to_stderr(line: &[u8]) -> io::Result<()> {
+    match HELD.lock() {
+        Ok(mut held) => match held.as_mut() {
+            Some(held) => {
+                held.extend_from_slice(line);
+                Ok(())
+            }
+            None => io::stderr().write_all(line),
+        },
+        Err(_) => io::stderr().write_all(line),
+    }
+}
+
 /// Tells of the error the program ends with: on standard error, and as the last line of the log if there is one.
 pub fn failure(flags: &Global, error: &anyhow::Error, hint: Option<&str>) {
     if flags.log.is_some() {
@@ -123,10 +151,8 @@ impl Subscriber for Lines {
                 Ok(mut file) => file.write_all(line(*format, level, &fields, SystemTime::now()).as_bytes()),
                 Err(_) => Ok(()),
             },
-            Sink::Stderr(format) => {
-                io::stderr().write_all(line(*format, level, &fields, SystemTime::now()).as_bytes())
-            }
-            Sink::Person => io::stderr().write_all(words(level, &fields).as_bytes()),
+            Sink::Stderr(format) => to_stderr(line(*format, level, &fields, SystemTime::now()).as_bytes()),
+            Sink::Person => to_stderr(words(level, &fields).as_bytes()),
         };
     }
 }

@@ -1,7 +1,10 @@
 //! What people and programs read: tables, JSON, errors with a hint.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result, bail};
 use ctr_isolation::error::reason;
 use serde::Serialize;
 
@@ -31,10 +34,58 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
 
 /// Writes `text` on standard output. That nobody reads on (`ctr list | head -1`) is no error.
 pub fn print(text: &str) -> io::Result<()> {
+    print_on(text).map(drop)
+}
+
+/// The same for those who have more to say: false when nobody reads on.
+pub fn print_on(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// A file that is made now and put in its place when it is whole, so that nobody finds half of it. What is there already
+/// must be a file: a link would lead to another's, and a pipe be waited for.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    new: PathBuf,
+    file: Option<File>,
+}
+
+impl Output {
+    /// Makes it beside `path`.
+    ///
+    /// # Errors
+    /// When it cannot be made, or something else than a file is at `path`.
+    pub fn new(path: &Path) -> Result<Output> {
+        if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            bail!("{} exists and is no regular file", path.display());
+        }
+        let Some(name) = path.file_name() else { bail!("{} is not the name of a file", path.display()) };
+        let new = path.with_file_name(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
+        let made = File::options().write(true).create_new(true).open(&new);
+        let file = made.with_context(|| format!("make {}", path.display()))?;
+        Ok(Output { path: path.to_owned(), new, file: Some(file) })
+    }
+
+    /// Writes it whole.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write(mut self, text: &str) -> Result<()> {
+        let written = self.file.take().map_or(Ok(()), |mut file| file.write_all(text.as_bytes()));
+        let what = || format!("write {}", self.path.display());
+        written.and_then(|()| std::fs::rename(&self.new, &self.path)).with_context(what)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // It is in its place, or of no use.
+        let _ = std::fs::remove_file(&self.new);
     }
 }
 

@@ -3,13 +3,14 @@
 
 use crate::commands::context::Context;
 use anyhow::{Context as _, Result, bail};
+use ctr_isolation::sys::fs;
 use ctr_runtime::container::{Container, Options};
 use ctr_runtime::release::remove_tree;
 use ctr_runtime::state::Entry;
 use ctr_runtime::{Error, Store};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,9 @@ pub struct Note {
     pub remove: bool,
     /// Whether its program takes input.
     pub interactive: bool,
+    /// Whether a limit that cannot be had is only warned of.
+    #[serde(default)]
+    pub best_effort: bool,
 }
 
 impl Note {
@@ -103,6 +107,29 @@ impl Private {
     /// How a container is made that has this for its own.
     pub fn options(&self, pid_file: Option<PathBuf>) -> Options {
         Options { run: true, owned: vec![self.directory.clone()], pid_file, ..Options::default() }
+    }
+}
+
+/// The right to make a container anew, which one has at a time; the others wait.
+#[derive(Debug)]
+pub struct Turn(OwnedFd);
+
+impl Turn {
+    /// Waits for it, for the container whose private directory is `directory`.
+    ///
+    /// # Errors
+    /// When the directory is gone.
+    pub fn take(directory: &Path) -> Result<Turn> {
+        let dir = fs::open(directory, fs::O_DIRECTORY)?;
+        fs::lock(dir.as_fd(), true)?;
+        Ok(Turn(dir))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Closing it would not do: the new supervisor has it, too.
+        let _ = fs::unlock(self.0.as_fd());
     }
 }
 

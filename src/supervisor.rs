@@ -17,7 +17,7 @@ use ctr_runtime::container::{Container, Started};
 use ctr_runtime::witness::Watch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::SystemTime;
@@ -62,7 +62,11 @@ pub fn detach(context: &Context, start: &Start<'_>, lock: &OwnedFd) -> Result<()
             drop(theirs);
             let (answer, _) = socket::receive(ours.as_fd(), 16 * 1024)?;
             match answer.split_first() {
-                Some((b'+', _)) => Ok(()),
+                Some((b'+', warnings)) => {
+                    // There is nowhere left to complain of standard error to.
+                    let _ = std::io::stderr().write_all(warnings);
+                    Ok(())
+                }
                 Some((_, text)) => bail!("{}", String::from_utf8_lossy(text)),
                 None => bail!("the supervisor ended before the program began (killed, or out of memory?)"),
             }
@@ -80,9 +84,13 @@ pub fn detach(context: &Context, start: &Start<'_>, lock: &OwnedFd) -> Result<()
 
 /// Gets away from the caller, starts the program and tells the caller of it.
 fn begin<'a>(context: &'a Context, start: &Start<'a>, answer: OwnedFd) -> Result<Supervisor<'a>> {
+    // Standard error becomes the container's before all is said.
+    crate::log::hold();
     let begun = Supervisor::begin(context, start);
+    let mut warnings = crate::log::release();
+    warnings.truncate(8192);
     let told = match &begun {
-        Ok(_) => socket::send(answer.as_fd(), b"+", &[]),
+        Ok(_) => socket::send(answer.as_fd(), &[b"+", warnings.as_slice()].concat(), &[]),
         Err(error) => {
             context.failed(&start.private.name, error);
             let text: String = format!("-{}", crate::output::chain(error)).chars().take(4096).collect();

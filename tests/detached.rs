@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Case, Terminal, case, wait_for};
+use common::{Case, Terminal, case, spawn, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -73,7 +73,7 @@ fn logs_follow_to_the_end_and_end_with_the_container() {
 fn the_log_is_bounded() {
     let case = case!();
     let mut command = case.command(&case.hosting(&["--detach"], &["sh", "-c", "seq 20000; echo last"]));
-    common::spawn(case.dir(), command.env("CTR_RUN_LOG_SIZE", "64K")).wait().ok();
+    spawn(case.dir(), command.env("CTR_RUN_LOG_SIZE", "64K")).wait().ok();
     case.wait_status("stopped");
     wait_for_log(&case, "last\n");
     let directory = case.path("private/containers").join(&case.id);
@@ -94,7 +94,7 @@ fn the_supervisor_keeps_nothing_of_its_caller() {
     let ctr = case.command(&args);
     command.args(["-c", script, "sh"]).arg(ctr.get_program()).args(ctr.get_args());
     command.envs(ctr.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&directory);
-    common::spawn(case.dir(), &mut command).wait().ok();
+    spawn(case.dir(), &mut command).wait().ok();
     let pid = case.supervisor();
     let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
     assert_eq!(link("cwd").to_str(), Some("/"));
@@ -329,4 +329,32 @@ fn a_window_that_changes_its_size_tells_the_program() {
     assert_eq!(terminal.wait(), 128 + libc::SIGTERM);
     assert!(terminal.is_cooked());
     assert_eq!(case.status(), "running");
+}
+
+/// Whoever restarts at the same time waits; the last one has the process that runs.
+#[test]
+fn restarts_take_turns() {
+    let case = case!();
+    case.detach(&[], "trap 'exit 0' TERM; while :; do sleep .05; done");
+    let all: Vec<_> = (0..3).map(|_| spawn(case.dir(), &mut case.command(&["restart", &case.id]))).collect();
+    for one in all {
+        one.wait().ok();
+    }
+    assert_eq!(case.status(), "running");
+    case.ctr(&["stop", &case.id]).ok();
+    case.ctr(&["delete", &case.id]).ok();
+}
+
+/// What was asked for holds again after a restart, and what is not to be had is told to who asks.
+#[test]
+fn a_restart_asks_for_the_same_limits() {
+    let case = case!();
+    let flags = ["--detach", "--limits=best-effort", "--memory=64M", "--hugetlb=4KB=4K"];
+    let out = case.ctr(&case.hosting(&flags, &["sleep", "1000"]));
+    assert_eq!((out.status, out.stdout.as_str()), (0, format!("{}\n", case.id).as_str()), "{out:?}");
+    assert!(out.stderr.contains("not limited") && out.stderr.contains("hugetlb"), "{out:?}");
+    let out = case.ctr(&["restart", "--time", "0", &case.id]);
+    assert_eq!(out.status, 0, "{out:?}");
+    assert!(out.stderr.contains("not limited") && out.stderr.contains("hugetlb"), "{out:?}");
+    case.ctr(&["stop", "--time", "0", &case.id]).ok();
 }

@@ -72,6 +72,29 @@ fn a_program_that_never_began_is_reported() {
     );
 }
 
+/// Where it cannot be written nothing has run; what is no file is not followed and not waited for.
+#[test]
+fn a_report_that_cannot_be_written_is_known_before() {
+    let case = case!();
+    let victim = case.path("victim");
+    fs::write(&victim, "mine").unwrap();
+    std::os::unix::fs::symlink(&victim, case.path("link")).unwrap();
+    nix::unistd::mkfifo(&case.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for place in ["link", "pipe", "missing/report", "."] {
+        for flag in ["--report", "--junit"] {
+            let flag = format!("{flag}={}", case.path(place).display());
+            let out = case.host(&[&flag, "--limits=best-effort"], "echo ran");
+            assert!(out.status == 125 && out.stdout.is_empty(), "{flag}: {out:?}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    let both = format!("{}", case.path("both").display());
+    let out = case.host(&["--report", &both, "--junit", &both], "echo ran");
+    assert!(out.status == 125 && out.stderr.contains("the same file"), "{out:?}");
+    let left: Vec<_> = fs::read_dir(case.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{left:?}");
+}
+
 #[test]
 fn what_cannot_be_counted_is_not_taken_for_nothing() {
     let case = case!();

@@ -712,3 +712,17 @@ fn a_cgroup_is_taken_once() {
         elsewhere(&["delete", "--force", &case.id]).wait().ok();
     }
 }
+
+#[test]
+fn one_that_waits_for_start_can_be_paused() {
+    let mut case = case!();
+    case.sh("echo ran").create().ok();
+    require_cgroup!(case);
+    case.ctr(&["pause", &case.id]).ok();
+    assert_eq!(case.status(), "paused");
+    assert!(case.ctr(&["start", &case.id]).err().contains("resume it first"));
+    case.ctr(&["resume", &case.id]).ok();
+    assert_eq!(case.status(), "created");
+    case.ctr(&["start", &case.id]).ok();
+    case.wait_status("stopped");
+}

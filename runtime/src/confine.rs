@@ -216,11 +216,10 @@ fn used(cgroup: &Cgroup) -> Error {
 pub fn limit(cgroup: &Cgroup, limits: &[resources::File], best_effort: bool) -> Result<()> {
     for (file, value) in limits {
         match cgroup.set_limit(file, value) {
-            // Without swap there is none to be limited.
+            // Without the controller nothing is limited, and without swap there is none to be used.
             Err(error)
                 if error.errno == libc::ENOENT
-                    && file == "memory.swap.max"
-                    && matches!(value.as_str(), "0" | "max") => {}
+                    && (value.starts_with("max") || file == "memory.swap.max" && value == "0") => {}
             Err(error) if best_effort => tracing::warn!("not limited: {error}"),
             other => other?,
         }

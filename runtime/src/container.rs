@@ -95,12 +95,11 @@ impl Container {
             Some((time, false)) if time == self.record.start_time => {}
             _ => return Status::Stopped,
         }
-        if let Some(status) = self.waiting() {
-            status
-        } else if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen()) {
-            Status::Paused
-        } else {
-            Status::Running
+        // One that waits for `start` can be frozen as well; while it is made it cannot.
+        match self.waiting() {
+            Some(Status::Creating) => Status::Creating,
+            _ if self.cgroup().is_some_and(|cgroup| cgroup.is_frozen()) => Status::Paused,
+            waiting => waiting.unwrap_or(Status::Running),
         }
     }
 
@@ -137,6 +136,7 @@ impl Container {
         let why = match status {
             Status::Created => "",
             Status::Stopped => " (cannot start a container that has stopped)",
+            Status::Paused => " (resume it first)",
             _ => " (cannot start an already running container)",
         };
         if status != Status::Created {
@@ -346,6 +346,7 @@ impl Container {
             }
             _ => return Err(self.wrong_status("exec in", status, " (cannot exec in a stopped container)")),
         }
+        check_pid_file(options)?;
         let request = Request { traced: self.record.traced, ..request.clone() };
         let bundle = self.bundle()?;
         let namespaces = self.namespaces(&bundle);
@@ -793,16 +794,23 @@ fn set_oom_score(pid: i32, score: i32, facts: &Facts) -> Result<()> {
     }
 }
 
+/// The pid file is put in the place of what is there, which must not be a device.
+fn check_pid_file(options: &Options) -> Result<()> {
+    match &options.pid_file {
+        Some(path) if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) => {
+            Err(Error::text(format!("the pid file {} exists and is no regular file", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn write_outputs(launched: &Launched, options: &Options) -> Result<()> {
     if let Some(path) = &options.pidfd_socket {
         let agent = socket::connect(path, Kind::Stream).doing(|| "connect to the pidfd socket")?;
         socket::send(agent.as_fd(), b"pidfd", &[launched.pidfd.as_fd()]).doing(|| "send the pidfd")?;
     }
     let Some(path) = &options.pid_file else { return Ok(()) };
-    // It is put in the place of what is there, which must not be a device.
-    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(Error::text(format!("the pid file {} exists and is no regular file", path.display())));
-    }
+    check_pid_file(options)?;
     // Whoever waits for the file must never find it half written.
     let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
     let written = std::fs::write(&new, launched.pid.to_string()).and_then(|()| std::fs::rename(&new, path));

@@ -42,8 +42,8 @@ impl Container {
         if matches!(status, Status::Stopped | Status::Creating) {
             return Err(self.wrong_status("update", status, " (container not running)"));
         }
-        let merged =
-            change::merge(&self.resources()?, change).map_err(|error| Error::text(error.to_string()))?;
+        let held = self.resources()?;
+        let merged = change::merge(&held, change).map_err(|error| Error::text(error.to_string()))?;
         let (mut check, mut warnings) = (Check::default(), Vec::new());
         let all = resources::files(&merged, &mut check, &mut warnings);
         let rules = change.devices().as_ref().is_some_and(|rules| !rules.is_empty());
@@ -58,8 +58,17 @@ impl Container {
         if !named.is_empty() || filter.is_some() {
             let cgroup = self.need_cgroup("update")?;
             check_usage(&cgroup, change)?;
-            self.tell_systemd(&all)?;
-            set_all(&cgroup, &named)?;
+            let before = remember(&cgroup, &named);
+            let set = self.tell_systemd(&all).and_then(|()| set_all(&cgroup, &named));
+            if let Err(error) = set {
+                // The reason that is told is the first one.
+                let old = resources::files(&held, &mut Check::default(), &mut Vec::new());
+                let _ = self.tell_systemd(&old);
+                for (file, text) in before.iter().rev() {
+                    let _ = cgroup.write(file, text);
+                }
+                return Err(error);
+            }
             if let Some(program) = filter {
                 Cgroup::filter_devices(cgroup.open()?.as_fd(), &program, true)?;
             }
@@ -108,34 +117,21 @@ fn check_usage(cgroup: &Cgroup, change: &LinuxResources) -> Result<()> {
     }
 }
 
-/// Sets the limits; after a failure those are set again that were there.
+/// Sets the limits.
 fn set_all(cgroup: &Cgroup, limits: &[resources::File]) -> Result<()> {
-    let mut before = Vec::new();
     if limits.iter().any(|(file, _)| file == "cpu.max")
         && cgroup.number("cpu.max.burst").is_some_and(|burst| burst > 0)
     {
         // The quota may go below it; what is wanted of it comes after.
-        remember(cgroup, "cpu.max.burst", &mut before);
         cgroup.write("cpu.max.burst", "0")?;
     }
-    for limit in limits {
-        for file in limit.0.split('|') {
-            remember(cgroup, file, &mut before);
-        }
-        if let Err(error) = confine::limit(cgroup, std::slice::from_ref(limit), false) {
-            for (file, text) in before.iter().rev() {
-                // The reason that is told is the first one.
-                let _ = cgroup.write(file, text);
-            }
-            return Err(error);
-        }
-    }
-    Ok(())
+    confine::limit(cgroup, limits, false)
 }
 
-/// Files with a line for each device are written line by line, and are left as they are.
-fn remember(cgroup: &Cgroup, file: &str, before: &mut Vec<(String, String)>) {
-    if let Some(text) = cgroup.text(file).filter(|text| text.lines().count() == 1 && !text.contains('=')) {
-        before.push((file.to_owned(), text.trim_end().to_owned()));
-    }
+/// What the files of `limits` hold now. Those with a line for each device are written line by line, and are left as they
+/// are.
+fn remember(cgroup: &Cgroup, limits: &[resources::File]) -> Vec<(String, String)> {
+    let files = limits.iter().flat_map(|(files, _)| files.split('|'));
+    let all = files.filter_map(|file| Some((file.to_owned(), cgroup.text(file)?.trim_end().to_owned())));
+    all.filter(|(_, text)| !text.contains(['\n', '='])).collect()
 }

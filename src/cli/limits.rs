@@ -13,7 +13,7 @@ use crate::{report::Expectation, size::Size};
 #[command(next_help_heading = "Limits, from an image or a root file system")]
 pub struct LimitFlags {
     /// The most memory it may use, as 64M
-    #[arg(short, long, value_name = "SIZE", requires = "source")]
+    #[arg(short, long, value_name = "SIZE", requires = "source", allow_negative_numbers = true)]
     pub memory: Option<Size>,
 
     /// The most swap it may use besides, 0 for none

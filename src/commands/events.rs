@@ -20,35 +20,40 @@ use std::time::{Duration, Instant};
 /// When there is none of that name, it has no cgroup, or it does not run.
 pub fn events(context: &Context, flags: &Events) -> Result<()> {
     let container = context.container(&flags.id)?;
-    let Some(cgroup) = container.cgroup().filter(Cgroup::exists) else {
-        bail!("container {:?} has no cgroup, so nobody counts what it uses", flags.id);
-    };
     if matches!(container.status(), Status::Stopped | Status::Creating) {
         bail!("cannot watch container {:?}: it is {} (container not running)", flags.id, container.status());
     }
+    let Some(cgroup) = container.cgroup().filter(Cgroup::exists) else {
+        bail!("container {:?} has no cgroup, so nobody counts what it uses", flags.id);
+    };
     if flags.stats {
-        return print(&flags.id, "stats", Some(stats(&cgroup)));
+        return print(&flags.id, "stats", Some(stats(&cgroup))).map(drop);
     }
     let mut watch = Watch::new(&cgroup)?;
     let mut next = Instant::now();
     while !matches!(container.status(), Status::Stopped) {
         if Instant::now() >= next {
-            print(&flags.id, "stats", Some(stats(&cgroup)))?;
+            if !print(&flags.id, "stats", Some(stats(&cgroup)))? {
+                return Ok(());
+            }
             next = Instant::now() + flags.interval;
         }
         for _ in 0..watch.wait(&container, next.saturating_duration_since(Instant::now()))? {
-            print(&flags.id, "oom", None)?;
+            if !print(&flags.id, "oom", None)? {
+                return Ok(());
+            }
         }
     }
     Ok(())
 }
 
-fn print(id: &str, kind: &str, data: Option<Value>) -> Result<()> {
+/// False when nobody reads on.
+fn print(id: &str, kind: &str, data: Option<Value>) -> Result<bool> {
     let mut line = json!({ "type": kind, "id": id });
     if let Some(data) = data {
         line["data"] = data;
     }
-    Ok(output::print(&format!("{line}\n"))?)
+    Ok(output::print_on(&format!("{line}\n"))?)
 }
 
 /// Waits for memory to run out.

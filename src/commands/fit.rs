@@ -39,7 +39,14 @@ struct Peak {
 pub fn fit(flags: &Fit) -> Result<()> {
     let mut search = Search { flags, runs: 0 };
     search.say("without limits");
-    let free = search.run(None, None)?;
+    let mut free = search.run(None, None)?;
+    // systemd removes a scope as soon as it is empty, now and then before anybody could read what it has counted.
+    for _ in 0..4 {
+        if !free.verdict.passed() || free.peaks.memory.is_some() {
+            break;
+        }
+        free = search.run(None, None)?;
+    }
     if !free.verdict.passed() {
         let said = String::from_utf8_lossy(&free.stderr);
         bail!(

@@ -5,11 +5,12 @@ use crate::cli::global::CgroupManager;
 use crate::cli::limits::{Policy, TestFlags};
 use crate::cli::run::Run;
 use crate::foreground::{Foreground, Manners};
+use crate::output::Output;
 use crate::private::{Note, Private};
 use crate::report::{Expectation, Judged, Report};
-use crate::run::{self, Caller, Compiled, limits};
+use crate::run::{self, Caller, Compiled, Request, limits};
 use crate::supervisor::{self, Start};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use ctr_isolation::sys::{fs, process};
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Started};
@@ -17,7 +18,7 @@ use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{self, Plan};
 use ctr_runtime::witness::Watch;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs an image or a root file system; returns the status of its program, or 0 when detached.
@@ -30,6 +31,7 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     }
     run::guard(flags, &context.settings)?;
     let name = name(context, flags);
+    ctr_runtime::state::check_id(&name)?;
     if context.store.dir_of(&name).exists() {
         bail!(ctr_runtime::Error::Exists(name));
     }
@@ -37,8 +39,24 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
         root: context.settings.root.clone(),
         remove: flags.image.rm,
         interactive: flags.image.interactive,
+        best_effort: policy(context, flags) == Policy::BestEffort,
     };
-    if flags.detach { detached(context, flags, &name, &note) } else { attached(context, flags, &name, &note) }
+    let caller = Caller::of_process();
+    // What it reads may be a pipe: nothing is made yet, and no signal kept, while one waits for that.
+    let request = Request::read(flags, &name, &context.settings, &caller)?;
+    let wanted = Wanted { flags, caller, request };
+    if flags.detach {
+        detached(context, &wanted, &name, &note)
+    } else {
+        attached(context, &wanted, &name, &note)
+    }
+}
+
+/// What was asked for, and by whom.
+struct Wanted<'a> {
+    flags: &'a Run,
+    caller: Caller,
+    request: Request,
 }
 
 fn name(context: &Context, flags: &Run) -> String {
@@ -46,7 +64,8 @@ fn name(context: &Context, flags: &Run) -> String {
     flags.name().map_or_else(|| run::generate_name(is_taken), str::to_owned)
 }
 
-fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
+fn detached(context: &Context, wanted: &Wanted<'_>, name: &str, note: &Note) -> Result<u8> {
+    let flags = wanted.flags;
     let (private, lock) =
         Private::make(context, name, note).inspect_err(|error| context.failed(name, error))?;
     let start = Start {
@@ -54,7 +73,7 @@ fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
         note,
         terminal: flags.image.tty,
         keep_fds: flags.bundle.preserve_fds,
-        make: &|| make(context, flags, &private),
+        make: &|| make(context, wanted, &private),
     };
     if let Err(error) = supervisor::detach(context, &start, &lock) {
         private.give_up(context, lock);
@@ -64,7 +83,9 @@ fn detached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
     Ok(0)
 }
 
-fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u8> {
+fn attached(context: &Context, wanted: &Wanted<'_>, name: &str, note: &Note) -> Result<u8> {
+    let flags = wanted.flags;
+    let mut reports = Reports::open(&flags.test)?;
     let foreground = Foreground::begin()?;
     let (private, lock) =
         Private::make(context, name, note).inspect_err(|error| context.failed(name, error))?;
@@ -72,14 +93,14 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
         // What is on our standard input is for who comes after us.
         process::dup_onto(fs::open(Path::new("/dev/null"), fs::O_RDWR)?.as_fd(), 0)?;
     }
-    let started = match make(context, flags, &private) {
+    let started = match make(context, wanted, &private) {
         Ok(started) => started,
         Err(error) => {
             context.failed(name, &error);
             private.give_up(context, lock);
             let (name, command) = (name.to_owned(), flags.command.clone());
             let failure = Some(crate::output::chain(&error));
-            write_report(&Report { name, command, failure, ..Report::default() }, &flags.test)?;
+            reports.write(&Report { name, command, failure, ..Report::default() })?;
             return Err(error);
         }
     };
@@ -105,7 +126,7 @@ fn attached(context: &Context, flags: &Run, name: &str, note: &Note) -> Result<u
         }
     }
     match report {
-        Some(report) => told(&report, &flags.test, status as u8),
+        Some(report) => told(&report, &mut reports, status as u8),
         None => Ok(status as u8),
     }
 }
@@ -116,8 +137,12 @@ const TIMED_OUT: u8 = 124;
 const UNEXPECTED: u8 = 123;
 
 /// Writes the report where it is wanted, says what was expected and is not so, and decides on the exit status.
-fn told(report: &Report, flags: &TestFlags, status: u8) -> Result<u8> {
-    write_report(report, flags)?;
+fn told(report: &Report, reports: &mut Reports, status: u8) -> Result<u8> {
+    if let Err(error) = reports.write(report) {
+        // What the program did counts for more.
+        tracing::error!("{}", crate::output::chain(&error));
+        return Ok(if status == 0 { 125 } else { status });
+    }
     if report.timed_out {
         tracing::error!("the program was ended by --timeout, after {:.1} s", report.seconds);
         return Ok(TIMED_OUT);
@@ -128,22 +153,34 @@ fn told(report: &Report, flags: &TestFlags, status: u8) -> Result<u8> {
     Ok(if status == 0 && report.unmet().next().is_some() { UNEXPECTED } else { status })
 }
 
-fn write_report(report: &Report, flags: &TestFlags) -> Result<()> {
-    let write = |path: &Path, text: String| {
-        std::fs::write(path, text).with_context(|| format!("write the report {}", path.display()))
-    };
-    if let Some(path) = &flags.report {
-        write(path, serde_json::to_string_pretty(report)? + "\n")?;
-    }
-    if let Some(path) = &flags.junit {
-        write(path, report.junit())?;
-    }
-    Ok(())
+/// The files of a report, made before the program runs: that one cannot be written is known while nothing is lost.
+struct Reports {
+    json: Option<Output>,
+    junit: Option<Output>,
 }
 
-fn make(context: &Context, flags: &Run, private: &Private) -> Result<Started> {
-    let caller = Caller::of_process();
-    let compiled = run::prepare(flags, &private.name, &context.settings, &caller, &private.directory)?;
+impl Reports {
+    fn open(flags: &TestFlags) -> Result<Reports> {
+        if flags.report.is_some() && flags.report == flags.junit {
+            bail!("--report and --junit name the same file");
+        }
+        let open = |path: &Option<PathBuf>| path.as_deref().map(Output::new).transpose();
+        Ok(Reports { json: open(&flags.report)?, junit: open(&flags.junit)? })
+    }
+
+    fn write(&mut self, report: &Report) -> Result<()> {
+        let json = self.json.take().map_or(Ok(()), |file| {
+            let text = serde_json::to_string_pretty(report)? + "\n";
+            file.write(&text)
+        });
+        let junit = self.junit.take().map_or(Ok(()), |file| file.write(&report.junit()));
+        json.and(junit)
+    }
+}
+
+fn make(context: &Context, wanted: &Wanted<'_>, private: &Private) -> Result<Started> {
+    let Wanted { flags, caller, request } = wanted;
+    let compiled = run::prepare(flags, request, &context.settings, caller, &private.directory)?;
     let (bundle, plan, facts) = planned(context, flags, &private.name, &private.directory, compiled)?;
     let options = private.options(flags.bundle.pid_file.clone());
     Ok(container::create_reserved(&private.entry, &bundle, &plan, &options, &facts)?)
@@ -157,7 +194,9 @@ pub fn plan(context: &Context, flags: &Run) -> Result<Plan> {
     let name = name(context, flags);
     ctr_runtime::state::check_id(&name)?;
     let directory = crate::private::directory(context, &name);
-    let compiled = run::foresee(flags, &name, &context.settings, &Caller::of_process(), &directory)?;
+    let caller = Caller::of_process();
+    let request = Request::read(flags, &name, &context.settings, &caller)?;
+    let compiled = run::foresee(flags, &request, &context.settings, &caller, &directory)?;
     Ok(planned(context, flags, &name, &directory, compiled)?.1)
 }
 
@@ -170,11 +209,8 @@ fn planned(
 ) -> Result<(Bundle, Plan, Facts)> {
     let mut request =
         plan::Request { has_console: true, ..context.request(name, flags.bundle.preserve_fds)? };
-    if context.settings.cgroup.manager == CgroupManager::Auto {
-        request.manager = plan::Manager::Auto;
-    }
-    let policy = flags.limits.limits.unwrap_or(context.settings.run.limits);
-    request.best_effort = policy == Policy::BestEffort;
+    request.manager = manager(context, request.manager);
+    request.best_effort = policy(context, flags) == Policy::BestEffort;
     // Only a cgroup of its own tells what it used.
     let expects = flags.test.expect.iter().any(Expectation::needs_cgroup);
     request.counted = expects || flags.test.report.is_some() || flags.test.junit.is_some();
@@ -190,6 +226,15 @@ fn planned(
         tracing::warn!("{warning}");
     }
     Ok((bundle, plan, facts))
+}
+
+/// Who makes the cgroup of a container of the image door.
+pub fn manager(context: &Context, otherwise: plan::Manager) -> plan::Manager {
+    if context.settings.cgroup.manager == CgroupManager::Auto { plan::Manager::Auto } else { otherwise }
+}
+
+fn policy(context: &Context, flags: &Run) -> Policy {
+    flags.limits.limits.unwrap_or(context.settings.run.limits)
 }
 
 /// podman's status for an error: 127 when the program was not found, 126 when it cannot be executed, else 125.

@@ -1,10 +1,10 @@
 //! `stop` and `restart`.
 
 use super::context::Context;
-use super::logs;
+use super::{logs, run_image};
 use crate::cli::run::{Restart, Stop};
 use crate::foreground::is_lost;
-use crate::private::{Note, Private};
+use crate::private::{Note, Private, Turn};
 use crate::supervisor::{self, Start};
 use anyhow::{Context as _, Result, bail};
 use ctr_isolation::sys::process;
@@ -39,10 +39,7 @@ pub fn stop(context: &Context, flags: &Stop) -> Result<()> {
 /// As [`stop`]; when one was not made by `run --image` or `run --rootfs`.
 pub fn restart(context: &Context, flags: &Restart) -> Result<()> {
     let timeout = timeout(context, flags.time);
-    for_each(&flags.ids, |id| {
-        let container = context.container(id)?;
-        restart_one(context, &container, timeout).with_context(|| format!("restart {id:?}"))
-    })
+    for_each(&flags.ids, |id| restart_one(context, id, timeout).with_context(|| format!("restart {id:?}")))
 }
 
 fn timeout(context: &Context, seconds: Option<u64>) -> Duration {
@@ -104,14 +101,17 @@ fn wait_for_supervisor(container: &Container) -> Result<()> {
     }
 }
 
-fn restart_one(context: &Context, container: &Container, timeout: Duration) -> Result<()> {
-    let Some(directory) = container.record.owned.first().cloned() else {
+fn restart_one(context: &Context, id: &str, timeout: Duration) -> Result<()> {
+    let Some(directory) = context.container(id)?.record.owned.first().cloned() else {
         bail!(
             "it was made from a bundle, which whoever made it can run again: `delete` it and `create` it anew"
         );
     };
+    let _turn = Turn::take(&directory)?;
+    // Whoever had it before has made another of it.
+    let container = &context.container(id)?;
     let note = Note::read(&directory)?;
-    let text = std::fs::read(container.entry.path(file::CONFIG)).context("read its configuration")?;
+    let text = configuration(container)?;
     // Whoever sees its end must not remove it now.
     Note { remove: false, ..note.clone() }.write(&directory)?;
     stop_one(container, timeout)?;
@@ -130,12 +130,28 @@ fn restart_one(context: &Context, container: &Container, timeout: Duration) -> R
     made
 }
 
+/// Its configuration, with the limits as they are by now.
+fn configuration(container: &Container) -> Result<Vec<u8>> {
+    let text = std::fs::read(container.entry.path(file::CONFIG)).context("read its configuration")?;
+    if !container.entry.path(file::RESOURCES).exists() {
+        return Ok(text);
+    }
+    let mut spec = Bundle::parse(container.record.bundle.clone(), text)?.spec;
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_resources(Some(container.resources()?));
+    }
+    Ok(serde_json::to_vec(&spec)?)
+}
+
 fn start_anew(context: &Context, private: &Private, note: &Note, text: &[u8], lock: &OwnedFd) -> Result<()> {
     let bundle = Bundle::parse(private.directory.clone(), text.to_owned())?;
-    let request = plan::Request { has_console: true, ..context.request(&private.name, 0)? };
+    let mut request = plan::Request { has_console: true, ..context.request(&private.name, 0)? };
+    request.manager = run_image::manager(context, request.manager);
+    request.best_effort = note.best_effort;
     let terminal = bundle.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     let make = || -> Result<Started> {
-        let facts = Facts::read();
+        let mut facts = Facts::read();
+        facts.ask_for_cgroups();
         let plan = plan::create::create(&bundle, &request, &facts)?;
         Ok(container::create_reserved(&private.entry, &bundle, &plan, &private.options(None), &facts)?)
     };

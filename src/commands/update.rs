@@ -20,6 +20,11 @@ pub fn update(context: &Context, flags: &Update) -> Result<()> {
         Some(path) => change::merge(&read(path)?, &named)?,
         None => named,
     };
+    if change == LinuxResources::default() && flags.resources.is_some() {
+        tracing::warn!(
+            "what was read names no limit: it is to be an object like linux.resources of config.json"
+        );
+    }
     let schemata: Vec<String> =
         [&flags.l3_cache_schema, &flags.mem_bw_schema].into_iter().flatten().cloned().collect();
     Ok(context.container(&flags.id)?.update(&change, &schemata, &Facts::read())?)

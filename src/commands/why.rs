@@ -103,7 +103,9 @@ fn reason(death: &Death, verdict: &Verdict) -> String {
         Cause::PidsExhausted => {
             let pids = death.usage.pids.clone().unwrap_or_default();
             let whose = match &verdict.limit {
-                Some(Whose::Own) => format!("it had used up its own pids limit ({})", of_limit(&pids)),
+                Some(Whose::Own) => {
+                    format!("it had used up its own pids limit{}", in_brackets(&of_limit(&pids)))
+                }
                 Some(Whose::Inside) => "a pids limit made inside of it was used up".to_owned(),
                 Some(Whose::Hidden | Whose::Ancestor(_) | Whose::Host) => {
                     "the pids limit of a cgroup above its own was used up".to_owned()
@@ -184,7 +186,7 @@ fn out_of_memory(death: &Death, whose: &Whose) -> String {
 fn want(death: &Death, whose: &Whose) -> String {
     let memory = death.usage.memory.clone().unwrap_or_default();
     match whose {
-        Whose::Own => format!("it used up its own memory limit ({})", memory_of_limit(&memory)),
+        Whose::Own => format!("it used up its own memory limit{}", in_brackets(&memory_of_limit(&memory))),
         Whose::Inside => "a memory limit made inside of it was used up".to_owned(),
         Whose::Ancestor(cgroup) => {
             format!("the memory limit of a cgroup above its own was used up: {}", cgroup.display())
@@ -200,6 +202,11 @@ fn processes(death: &Death) -> String {
         1 => "1 process".to_owned(),
         killed => format!("{killed} processes"),
     }
+}
+
+/// Behind a blank, unless nothing is known.
+fn in_brackets(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
 }
 
 fn memory_of_limit(memory: &Memory) -> String {

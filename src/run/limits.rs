@@ -18,6 +18,24 @@ const PERIOD: f64 = 100_000.0;
 /// # Errors
 /// When a flag makes no sense or names a device that is none.
 pub(super) fn read(flags: &LimitFlags) -> Result<Option<LinuxResources>> {
+    for (flag, is_nothing) in [
+        ("--memory 0", flags.memory == Some(Size(0))),
+        ("--memory-reservation 0", flags.memory_reservation == Some(Size(0))),
+        ("--pids 0", flags.pids == Some(0)),
+        ("--cpu-shares 0", flags.cpu_shares == Some(0)),
+        ("--cpu-quota 0", flags.cpu_quota == Some(0)),
+        ("--cpu-period 0", flags.cpu_period == Some(0)),
+        ("--blkio-weight 0", flags.blkio_weight == Some(0)),
+        ("--cpuset-cpus \"\"", flags.cpuset_cpus.as_deref() == Some("")),
+        ("--cpuset-mems \"\"", flags.cpuset_mems.as_deref() == Some("")),
+    ] {
+        if is_nothing {
+            bail!("{flag} is no limit: leave it out, or give one");
+        }
+    }
+    if let Some(pids) = flags.pids.filter(|pids| *pids < -1) {
+        bail!("--pids {pids}: neither a number of processes nor -1, no limit");
+    }
     let bytes = |size: Option<Size>| size.map(|Size(bytes)| bytes);
     let mut unified: Vec<(String, String)> =
         flags.cgroup_conf.iter().map(|text| pair("--cgroup-conf", text)).collect::<Result<_>>()?;

@@ -37,30 +37,29 @@ pub use request::Request;
 /// The image that is this machine's own userland.
 const HOST: &str = "host";
 
-/// Makes in `private`, a new directory that only the caller can enter, all that a container called `name` needs,
-/// and returns its configuration.
+/// Makes in `private`, a new directory that only the caller can enter, all that the container of `request` needs, and
+/// returns its configuration.
 ///
 /// # Errors
 /// When a flag makes no sense, or what it names is not there.
 pub fn prepare(
     run: &Run,
-    name: &str,
+    request: &Request,
     settings: &Settings,
     caller: &Caller,
     private: &Path,
 ) -> Result<Compiled> {
-    let request = Request::read(run, name, settings, caller)?;
     match (&run.image.image, &run.image.rootfs) {
         (Some(image), _) if image == HOST => {
-            let image = host_image(&request)?;
+            let image = host_image(request)?;
             let rootfs = install(&image, private)?;
-            compile(&request, &rootfs, settings, caller)
+            compile(request, &rootfs, settings, caller)
         }
         (Some(image), _) => bail!("image {image:?}: the only image so far is `host`; or use --rootfs DIR"),
         (None, Some(rootfs)) => {
             let path = rootfs.canonicalize().with_context(|| format!("--rootfs {}", rootfs.display()))?;
             let accounts = Accounts::read(&path)?;
-            compile(&request, &RootFs { path, image: None, layers: Vec::new(), accounts }, settings, caller)
+            compile(request, &RootFs { path, image: None, layers: Vec::new(), accounts }, settings, caller)
         }
         (None, None) => bail!("neither --image nor --rootfs is given"),
     }
@@ -72,20 +71,19 @@ pub fn prepare(
 /// As [`prepare`].
 pub fn foresee(
     run: &Run,
-    name: &str,
+    request: &Request,
     settings: &Settings,
     caller: &Caller,
     private: &Path,
 ) -> Result<Compiled> {
     if run.image.image.as_deref() != Some(HOST) {
-        return prepare(run, name, settings, caller, private);
+        return prepare(run, request, settings, caller, private);
     }
-    let request = Request::read(run, name, settings, caller)?;
-    let image = host_image(&request)?;
+    let image = host_image(request)?;
     let installed = Installed::foresee(&image, private);
     // It need not be there yet, but what it will be in is.
     let place = private.ancestors().find(|place| place.exists()).unwrap_or(private);
-    compile(&request, &root_fs(&image, installed, place), settings, caller)
+    compile(request, &root_fs(&image, installed, place), settings, caller)
 }
 
 /// Starts us again from where a container cannot get at our file, if its program may trace (see [`guard`]).

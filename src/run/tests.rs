@@ -177,7 +177,8 @@ fn preparing_the_image_host_makes_a_bundle_of_this_machine() {
     let private = tempfile::tempdir().unwrap();
     let run = flags("--image host --user 1000:1000 demo -- id");
     let caller = Caller::of_process();
-    let compiled = prepare(&run, "demo", &Settings::default(), &caller, private.path());
+    let request = Request::read(&run, "demo", &Settings::default(), &caller).unwrap();
+    let compiled = prepare(&run, &request, &Settings::default(), &caller, private.path());
     if caller.needs_user_namespace() && caller.subuids.is_empty() {
         return assert!(compiled.unwrap_err().to_string().contains("nobody outside"));
     }
@@ -192,7 +193,8 @@ fn preparing_the_image_host_makes_a_bundle_of_this_machine() {
 fn only_the_image_host_is_known() {
     let private = tempfile::tempdir().unwrap();
     let run = flags("--image debian:13 demo");
-    let error = prepare(&run, "demo", &Settings::default(), &root(), private.path()).unwrap_err();
+    let request = Request::read(&run, "demo", &Settings::default(), &root()).unwrap();
+    let error = prepare(&run, &request, &Settings::default(), &root(), private.path()).unwrap_err();
     assert!(error.to_string().contains("the only image so far is `host`"));
 }
 

@@ -208,6 +208,14 @@ fn amount(value: i64) -> String {
 }
 
 fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {
+    for (name, value) in
+        [("limit", memory.limit()), ("swap", memory.swap()), ("reservation", memory.reservation())]
+    {
+        let good = value.is_none_or(|value| value >= -1);
+        check.that(good, &format!("/linux/resources/memory/{name}"), || {
+            format!("{} is neither an amount nor -1, no limit", value.unwrap_or_default())
+        });
+    }
     let limit = memory.limit().filter(|limit| *limit != 0);
     if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
         // OCI counts memory and swap together, the kernel swap alone.
