@@ -551,9 +551,9 @@ fn too_little_memory_to_begin() {
     limit(&mut case, None, Some(64 << 10));
     let error = case.run().err();
     let found = why(&case);
-    check(&found, &json!({"cause": "not-started", "limit": "own", "exitStatus": null}));
-    assert!(error.contains("killed by SIGKILL"), "{error}");
-    assert!(found["sentence"].as_str().unwrap().contains("own memory limit (64 KiB"), "{found:#}");
+    check(&found, &json!({"cause": "not-started", "exitStatus": null}));
+    assert!(error.contains("memory limit of 64 KiB is too small"), "{error}");
+    assert!(found["sentence"].as_str().unwrap().contains("memory limit of 64 KiB"), "{found:#}");
 }
 
 /// The shell's child is killed, and the shell ends with its status.
