@@ -84,12 +84,17 @@ pub fn kill(record: &Record) -> Result<()> {
     }
 }
 
-/// A scope ends with its last process, so most often there is nothing left to do, and no systemd need answer.
+/// A scope ends with its last process; but where the cgroup is removed before systemd has looked, it does not notice, and
+/// has the unit for ever. So it is always told.
 fn stop_unit(unit: &str, record: &Record) -> Result<()> {
-    if record.cgroup.as_deref().is_some_and(|dir| !Cgroup::at(dir).exists()) {
-        return Ok(());
+    match systemd::stop_unit(crate::confine::bus(record), unit) {
+        // Nothing is left for it to undo.
+        Err(error) if record.cgroup.as_deref().is_some_and(|dir| !Cgroup::at(dir).exists()) => {
+            tracing::debug!("{error}");
+            Ok(())
+        }
+        other => other,
     }
-    systemd::stop_unit(crate::confine::bus(record), unit)
 }
 
 fn remove_cgroup(dir: &Path) -> Result<()> {
