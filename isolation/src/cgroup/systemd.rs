@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 
 /// The longest we wait for one answer or one job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a scope that has ended may take to be forgotten.
-const LEAVING: Duration = Duration::from_secs(2);
 /// Nothing we are told is anywhere near as long.
 const LONGEST: usize = 1 << 20;
 
@@ -382,16 +380,12 @@ impl Connection {
     }
 
     fn start_scope(&mut self, unit: &str, properties: &[Property]) -> Result<()> {
-        let until = Instant::now() + LEAVING;
-        let answer = loop {
-            match self.start_transient_unit(unit, properties) {
-                // One of that name has failed, or has just ended and is not forgotten yet.
-                Err(refusal) if refusal.is(UNIT_EXISTS) && Instant::now() < until => {
-                    self.reset_failed_unit(unit)?;
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                other => break other?,
+        let answer = match self.start_transient_unit(unit, properties) {
+            Err(refusal) if refusal.is(UNIT_EXISTS) => {
+                self.reset_failed_unit(unit)?;
+                self.start_transient_unit(unit, properties)?
             }
+            other => other?,
         };
         self.await_job(&answer, "start", unit)
     }
