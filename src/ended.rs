@@ -6,6 +6,7 @@
 
 use ctr_isolation::sys::fs;
 use ctr_runtime::death::{Death, Time, Usage};
+use ctr_runtime::state::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -123,15 +124,7 @@ impl Ended {
             text.push('\n');
             text += &line;
         }
-        let new = self.directory.join("totals.new");
-        File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?
-            .write_all(text.as_bytes())?;
-        std::fs::rename(new, self.directory.join(TOTALS))
+        replace(&self.directory.join(TOTALS), text.as_bytes())
     }
 
     /// The ended lives of containers of the state directory `root`, or of one of them, the oldest first.

@@ -58,16 +58,13 @@ pub fn release() -> Vec<u8> {
 }
 
 fn to_stderr(line: &[u8]) -> io::Result<()> {
-    match HELD.lock() {
-        Ok(mut held) => match held.as_mut() {
-            Some(held) => {
-                held.extend_from_slice(line);
-                Ok(())
-            }
-            None => io::stderr().write_all(line),
-        },
-        Err(_) => io::stderr().write_all(line),
+    if let Ok(mut held) = HELD.lock()
+        && let Some(held) = held.as_mut()
+    {
+        held.extend_from_slice(line);
+        return Ok(());
     }
+    io::stderr().write_all(line)
 }
 
 /// Tells of the error the program ends with: on standard error, and as the last line of the log if there is one.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use ctr_isolation::sys::fs;
 use ctr_runtime::container::{Container, Options};
 use ctr_runtime::release::remove_tree;
-use ctr_runtime::state::Entry;
+use ctr_runtime::state::{Entry, replace};
 use ctr_runtime::{Error, Store};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -47,11 +47,8 @@ impl Note {
     /// # Errors
     /// The kernel's.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let (path, new) = (directory.join(NOTE), directory.join("container.json.new"));
-        let written = std::fs::write(&new, serde_json::to_vec(self)?);
-        written
-            .and_then(|()| std::fs::rename(&new, &path))
-            .with_context(|| format!("write {}", path.display()))
+        let path = directory.join(NOTE);
+        replace(&path, &serde_json::to_vec(self)?).with_context(|| format!("write {}", path.display()))
     }
 }
 

@@ -206,7 +206,7 @@ impl Expectation {
         });
         let words = |found: f64| match self.what {
             What::MemoryPeak | What::SwapPeak => {
-                format!("{} ({found} bytes)", crate::commands::limits::bytes(found as u64))
+                format!("{} ({found} bytes)", crate::size::short(found as u64))
             }
             What::CpuTime | What::Throttled | What::Time => format!("{found:.3}s"),
             _ => format!("{found}"),

@@ -48,9 +48,36 @@ impl From<Size> for String {
     }
 }
 
+/// An amount of bytes in few letters: `64M`, `1.5K`.
+pub fn short(value: u64) -> String {
+    let (mut value, mut unit) = (value as f64, "");
+    for larger in ["K", "M", "G", "T", "P"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    let digits = if unit.is_empty() || value >= 100.0 || value.fract() == 0.0 { 0 } else { 1 };
+    format!("{value:.digits$}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        for (value, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (64 << 20, "64M"),
+            (1536, "1.5K"),
+            (1 << 40, "1T"),
+            (123_456_789, "118M"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
 
     #[test]
     fn units() {

@@ -58,26 +58,20 @@ pub fn map_root(pid: i32, uid: u32, gid: u32) -> Result<()> {
     write("uid_map", format!("0 {uid} 1"))
 }
 
-/// A byte that says which, then the text, or the errno and the layers with NUL between.
+/// A byte that says which, then the text or the error.
 fn to_bytes(result: Result<String>) -> Vec<u8> {
     let mut bytes = match result {
         Ok(text) => [b"+", text.as_bytes()].concat(),
-        Err(error) => {
-            [b"-", error.errno.to_ne_bytes().as_slice(), error.layers.join("\0").as_bytes()].concat()
-        }
+        Err(error) => [b"-", error.to_bytes(LONGEST - 1).as_slice()].concat(),
     };
     bytes.truncate(LONGEST);
     bytes
 }
 
 fn from_bytes(bytes: &[u8]) -> Result<String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match bytes {
-        [b'+', said @ ..] => Ok(text(said)),
-        [b'-', a, b, c, d, layers @ ..] => Err(Error {
-            layers: text(layers).split('\0').map(str::to_owned).collect(),
-            errno: i32::from_ne_bytes([*a, *b, *c, *d]),
-        }),
+        [b'+', said @ ..] => Ok(String::from_utf8_lossy(said).into_owned()),
+        [b'-', error @ ..] => Err(Error::from_bytes(error)),
         _ => Err(Error::new("the process that tried it ended without an answer")),
     }
 }

@@ -41,6 +41,28 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The whole of it, for a process that is not ours, in `longest` bytes at most: the errno and the layers with NUL
+    /// between.
+    pub fn to_bytes(&self, longest: usize) -> Vec<u8> {
+        let mut text = format!("{}\0{}", self.errno, self.layers.join("\0"));
+        let mut end = text.len().min(longest);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.into_bytes()
+    }
+
+    /// From what [`Error::to_bytes`] made.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let mut parts = text.split('\0');
+        let errno = parts.next().and_then(|errno| errno.parse().ok()).unwrap_or(0);
+        Error { layers: parts.map(str::to_owned).collect(), errno }
+    }
+}
+
 /// The kernel's words for `errno`, in lower case as every OCI runtime's callers expect to match them.
 pub fn reason(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();

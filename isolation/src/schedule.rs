@@ -65,3 +65,40 @@ impl Rlimit {
         })
     }
 }
+
+/// Reads a list such as `0-3,7` (cpuset(7), "List format").
+///
+/// # Errors
+/// What in it is no number or range.
+pub fn cpu_list(text: &str) -> std::result::Result<Vec<usize>, String> {
+    const MAX: usize = 8192;
+    let number = |text: &str| {
+        let number: usize =
+            text.trim().parse().map_err(|_| format!("{text:?} is not a number or range like 0-3,7"))?;
+        if number < MAX { Ok(number) } else { Err(format!("{number} is not below {MAX}")) }
+    };
+    let mut list = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{part:?} runs backwards"));
+        }
+        list.extend(first..=last);
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        assert_eq!(cpu_list("0-2,7"), Ok(vec![0, 1, 2, 7]));
+        assert_eq!(cpu_list(""), Ok(vec![]));
+        for bad in ["x", "3-1", "-1", "99999999999", "1-"] {
+            assert!(cpu_list(bad).is_err(), "{bad}");
+        }
+    }
+}

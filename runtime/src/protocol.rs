@@ -117,13 +117,8 @@ impl Channel {
     /// # Errors
     /// `EPIPE` when the parent has died.
     pub fn fail(&self, error: &Error) -> Result<()> {
-        let mut text = format!("F{}\0{}", error.errno, error.layers.join("\0"));
-        let mut end = text.len().min(MESSAGE_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        socket::send(self.socket(), text.as_bytes(), &[])
+        let said = error.to_bytes(MESSAGE_MAX - 1);
+        socket::send(self.socket(), &[b"F", said.as_slice()].concat(), &[])
     }
 
     /// Parent: waits for what the child says next.
@@ -138,7 +133,7 @@ impl Channel {
             (Some(b'R'), _) => Ok(Message::Ready),
             (Some(b'T'), Some(fd)) => Ok(Message::Terminal(fd)),
             (Some(b'L'), Some(fd)) => Ok(Message::Listener(fd)),
-            (Some(b'F'), _) => Ok(Message::Failed(parse_failure(&bytes[1..]))),
+            (Some(b'F'), _) => Ok(Message::Failed(Error::from_bytes(&bytes[1..]))),
             _ => Failure::parse(&bytes)
                 .filter(|_| bytes.len() == 8)
                 .map(Message::Hop)
@@ -158,13 +153,6 @@ pub enum Signal<'a> {
     Listener(BorrowedFd<'a>),
     /// See [`Message::Ready`].
     Ready,
-}
-
-fn parse_failure(bytes: &[u8]) -> Error {
-    let text = String::from_utf8_lossy(bytes);
-    let mut parts = text.split('\0');
-    let errno = parts.next().and_then(|errno| errno.parse().ok()).unwrap_or(0);
-    Error { layers: parts.map(str::to_owned).collect(), errno }
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use crate::error::Error;
 use crate::facts::Facts;
-use crate::protocol::{Channel, Message};
+use crate::launch;
 use crate::state::{Entry, Record};
+use ctr_isolation::attempt::attempt;
 use ctr_isolation::cgroup::{Cgroup, systemd};
 use ctr_isolation::resctrl;
-use ctr_isolation::sys::process::{self, Cloned};
+use ctr_isolation::sys::process;
 use ctr_isolation::{Context, Result};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -121,27 +122,13 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
 
 fn remove_as_root_inside(dir: &Path) -> Result<()> {
     let facts = Facts::read();
-    let (ours, theirs) = Channel::pair()?;
-    match process::clone(libc::CLONE_NEWUSER as u32 as u64, None)? {
-        Cloned::Child => {
-            drop(ours);
-            let result =
-                theirs.wait_go().and_then(|_| process::setgid(0)).and_then(|()| process::setuid(0)).and_then(
-                    |()| std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display())),
-                );
-            let _ = result.as_ref().map_err(|error| theirs.fail(error));
-            process::exit(i32::from(result.is_err()))
-        }
-        Cloned::Parent { pid, pidfd } => {
-            drop(theirs);
-            crate::launch::map_ids(pid, &crate::launch::own_maps(&facts), &facts)?;
-            ours.go(&[])?;
-            let said = ours.listen()?;
-            process::wait(pidfd.as_fd())?;
-            match said {
-                Message::Failed(error) => Err(error),
-                _ => Ok(()),
-            }
-        }
-    }
+    let maps = launch::own_maps(&facts);
+    let map = |pid| launch::map_ids(pid, &maps, &facts);
+    let remove = || {
+        process::setgid(0)?;
+        process::setuid(0)?;
+        let removed = std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display()));
+        removed.map(|()| String::new())
+    };
+    attempt(libc::CLONE_NEWUSER, None, map, remove).map(drop)
 }

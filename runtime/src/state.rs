@@ -397,11 +397,8 @@ impl Entry {
     /// # Errors
     /// The kernel's.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let result = options.open(&new).and_then(|mut file| file.write_all(bytes));
-        result.and_then(|()| std::fs::rename(&new, &path)).doing(|| format!("write {}", path.display()))?;
+        let path = self.path(name);
+        replace(&path, bytes).doing(|| format!("write {}", path.display()))?;
         Ok(())
     }
 
@@ -464,6 +461,18 @@ impl Recording {
 fn line(record: &Record) -> Result<String> {
     let text = serde_json::to_string(record).map_err(|error| Error::text(error.to_string()))?;
     Ok(text + "\n")
+}
+
+/// Writes the file `path`, for its owner alone, in place of the one before, all or nothing.
+///
+/// # Errors
+/// The kernel's.
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(bytes)?;
+    std::fs::rename(new, path)
 }
 
 /// Now, in seconds and nanoseconds since 1970.

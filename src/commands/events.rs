@@ -6,6 +6,7 @@ use crate::output;
 use anyhow::{Context as _, Result, bail};
 use ctr_isolation::cgroup::Cgroup;
 use ctr_isolation::cgroup::stat::{Counters, Pressure};
+use ctr_isolation::schedule::cpu_list;
 use ctr_runtime::Status;
 use ctr_runtime::container::Container;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -206,10 +207,5 @@ fn limit(cgroup: &Cgroup, file: &str, unlimited: u64) -> u64 {
 
 /// The numbers of a list like `0-2,7`.
 fn list(cgroup: &Cgroup, file: &str) -> Value {
-    let text = cgroup.text(file).unwrap_or_default();
-    let ranges = text.trim().split(',').filter_map(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)
-    });
-    ranges.flatten().collect::<Vec<u16>>().into()
+    cgroup.text(file).and_then(|text| cpu_list(&text).ok()).unwrap_or_default().into()
 }

@@ -1,9 +1,9 @@
 //! `fit`: the least memory and the fewest processes that a command does with.
 
-use super::limits::bytes;
 use crate::cli::limits::Fit;
 use crate::container::{Container, Outcome};
 use crate::output;
+use crate::size::short as bytes;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};

@@ -3,6 +3,7 @@
 use super::context::Context;
 use crate::cli::limits::Limits as Flags;
 use crate::output;
+use crate::size::short as bytes;
 use anyhow::Result;
 use ctr_runtime::limits::{Drift, Limits, Resource, Unit};
 
@@ -81,19 +82,6 @@ fn rate(value: u64, unit: Unit) -> String {
     }
 }
 
-/// Three digits say enough.
-pub(crate) fn bytes(value: u64) -> String {
-    let (mut value, mut unit) = (value as f64, "");
-    for larger in ["K", "M", "G", "T", "P"] {
-        if value < 1024.0 {
-            break;
-        }
-        (value, unit) = (value / 1024.0, larger);
-    }
-    let digits = if unit.is_empty() || value >= 100.0 || value.fract() == 0.0 { 0 } else { 1 };
-    format!("{value:.digits$}{unit}")
-}
-
 fn drifted(drift: &Drift) -> String {
     let Drift { file, requested, found } = drift;
     match found {
@@ -109,17 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_short() {
-        for (value, text) in [
-            (0, "0"),
-            (1023, "1023"),
-            (64 << 20, "64M"),
-            (1536, "1.5K"),
-            (1 << 40, "1T"),
-            (123_456_789, "118M"),
-        ] {
-            assert_eq!(bytes(value), text);
-        }
+    fn amounts_have_their_units() {
         assert_eq!(rate(500_000, Unit::Microseconds), "0.5 CPU");
         assert_eq!(rate(1 << 20, Unit::BytesPerSecond), "1M/s");
     }

@@ -8,7 +8,7 @@ use crate::foreground::{Foreground, Manners};
 use crate::output::Output;
 use crate::private::{Note, Private};
 use crate::report::{Expectation, Judged, Report};
-use crate::run::{self, Caller, Compiled, Request, limits};
+use crate::run::{self, Caller, Compiled, Request};
 use crate::supervisor::{self, Start};
 use anyhow::{Result, bail};
 use ctr_isolation::sys::{fs, process};
@@ -181,7 +181,7 @@ impl Reports {
 fn make(context: &Context, wanted: &Wanted<'_>, private: &Private) -> Result<Started> {
     let Wanted { flags, caller, request } = wanted;
     let compiled = run::prepare(flags, request, &context.settings, caller, &private.directory)?;
-    let (bundle, plan, facts) = planned(context, flags, &private.name, &private.directory, compiled)?;
+    let (bundle, plan, facts) = planned(context, flags, request, &private.directory, compiled)?;
     let options = private.options(flags.bundle.pid_file.clone());
     Ok(container::create_reserved(&private.entry, &bundle, &plan, &options, &facts)?)
 }
@@ -197,18 +197,18 @@ pub fn plan(context: &Context, flags: &Run) -> Result<Plan> {
     let caller = Caller::of_process();
     let request = Request::read(flags, &name, &context.settings, &caller)?;
     let compiled = run::foresee(flags, &request, &context.settings, &caller, &directory)?;
-    Ok(planned(context, flags, &name, &directory, compiled)?.1)
+    Ok(planned(context, flags, &request, &directory, compiled)?.1)
 }
 
 fn planned(
     context: &Context,
     flags: &Run,
-    name: &str,
+    wanted: &Request,
     directory: &Path,
     compiled: Compiled,
 ) -> Result<(Bundle, Plan, Facts)> {
     let mut request =
-        plan::Request { has_console: true, ..context.request(name, flags.bundle.preserve_fds)? };
+        plan::Request { has_console: true, ..context.request(&wanted.name, flags.bundle.preserve_fds)? };
     request.manager = manager(context, request.manager);
     request.best_effort = policy(context, flags) == Policy::BestEffort;
     // Only a cgroup of its own tells what it used.
@@ -218,7 +218,7 @@ fn planned(
     let text = serde_json::to_vec(&compiled.spec)?;
     let bundle = Bundle { dir: directory.to_owned(), spec: compiled.spec, text, warnings: Vec::new() };
     let mut facts = Facts::read();
-    if limits::any(&flags.limits) || request.counted {
+    if wanted.is_limited() || request.counted {
         facts.ask_for_cgroups();
     }
     let plan = plan::create::create(&bundle, &request, &facts)?;

@@ -3,11 +3,11 @@
 use super::context::Context;
 use crate::cli::limits::Update;
 use anyhow::{Context as _, Result};
+use ctr_isolation::sys::fs::{read_bounded, read_to_end};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::change;
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
-use std::io::Read;
 use std::path::Path;
 
 /// Changes the limits that the flags name, or a file, or both: the flags then win.
@@ -31,15 +31,13 @@ pub fn update(context: &Context, flags: &Update) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<LinuxResources> {
-    let mut text = Vec::new();
     // As much as a configuration may have.
-    let limit = ctr_runtime::bundle::TEXT_MAX;
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text))
+    let most = ctr_runtime::bundle::TEXT_MAX;
+    let read = match path == Path::new("-") {
+        true => read_to_end(std::io::stdin().lock(), most),
+        false => read_bounded(path, most),
     };
-    read.with_context(|| format!("read the limits from {}", path.display()))?;
+    let text = read.with_context(|| format!("read the limits from {}", path.display()))?;
     let (resources, warnings) = ctr_runtime::bundle::parse(&text)?;
     for warning in warnings {
         tracing::warn!("{warning}");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ctr_isolation::attempt::map_root;
 use ctr_isolation::{
     cgroup::systemd::{self, Bus},
     sys::{fs::read_small, process::prctl},
@@ -75,6 +76,15 @@ impl Host {
     /// The namespaces to try something in that needs `wanted`: an ordinary user needs one of users, too.
     pub fn namespaces(&self, wanted: i32) -> i32 {
         if self.is_root() { wanted } else { wanted | libc::CLONE_NEWUSER }
+    }
+
+    /// Maps us to root in `namespaces`, if there is one of users among them.
+    pub fn map(&self, namespaces: i32, pid: i32) -> ctr_isolation::Result<()> {
+        if namespaces & libc::CLONE_NEWUSER == 0 {
+            Ok(())
+        } else {
+            map_root(pid, self.facts.uid, self.facts.gid)
+        }
     }
 
     /// A command that root must give, worded for who asks.

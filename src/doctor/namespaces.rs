@@ -144,9 +144,7 @@ pub(super) fn more_for_container(host: &Host) -> String {
 
 fn make(host: &Host, kind: i32) -> Result<()> {
     let kinds = host.namespaces(kind);
-    let (uid, gid) = (host.facts.uid, host.facts.gid);
-    let map = |pid| if kinds & libc::CLONE_NEWUSER == 0 { Ok(()) } else { map_root(pid, uid, gid) };
-    attempt(kinds, None, map, || Ok(String::new())).map(drop)
+    attempt(kinds, None, |pid| host.map(kinds, pid), || Ok(String::new())).map(drop)
 }
 
 fn needed(host: &Host) -> Finding {

@@ -104,10 +104,9 @@ fn overlay(host: &Host, scratch: &Path, kind: &str) -> Finding {
     if !host.is_root() || host.facts.in_user_namespace {
         options.push(("userxattr", ""));
     }
-    let (uid, gid) = (host.facts.uid, host.facts.gid);
     let kinds = host.namespaces(libc::CLONE_NEWNS);
-    let map = |pid| if kinds & libc::CLONE_NEWUSER == 0 { Ok(()) } else { map_root(pid, uid, gid) };
-    let result = make_layers(&dir).and_then(|()| attempt(kinds, None, map, || use_overlay(&dir, &options)));
+    let result = make_layers(&dir)
+        .and_then(|()| attempt(kinds, None, |pid| host.map(kinds, pid), || use_overlay(&dir, &options)));
     // The kernel makes it so that nobody may look in, whoever may remove it.
     let _ = fs::set_permissions(dir.join("work/work"), fs::Permissions::from_mode(0o700));
     match result {

@@ -7,7 +7,7 @@ mod accounts;
 pub(crate) mod caller;
 mod capabilities;
 mod compile;
-pub(crate) mod limits;
+mod limits;
 mod mounts;
 mod name;
 mod profile;

@@ -52,6 +52,11 @@ pub(super) struct Security {
 }
 
 impl Request {
+    /// Whether there is a limit on what it may use.
+    pub fn is_limited(&self) -> bool {
+        self.resources.is_some()
+    }
+
     /// Settles what was asked for a container called `name`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Setting a limit, and seeing that it holds.
 
 use super::Cgroup;
+use crate::schedule::cpu_list;
 use crate::sys::fs;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -58,9 +59,7 @@ impl Cgroup {
             );
         };
         let dir = above.dir.display();
-        if above.dir.join("cgroup.type").exists()
-            && above.text("cgroup.procs").is_some_and(|pids| !pids.is_empty())
-        {
+        if above.is_full() {
             return format!(
                 "{needs} ({dir} has processes of its own, and such a cgroup hands no controller down: move them into one \
                  below it, or start us by `systemd-run --scope -p Delegate=yes`)"
@@ -93,7 +92,7 @@ pub fn holds(file: &str, value: &str, text: &str) -> bool {
             let mut read = text.split(' ');
             value.split(' ').all(|part| read.next() == Some(part))
         }
-        "cpuset.cpus" | "cpuset.mems" => list(value) == list(text),
+        "cpuset.cpus" | "cpuset.mems" => numbers(value) == numbers(text),
         "io.max" | "rdma.max" => keyed(value, text),
         // A weight for all is shown as the default one; one device's has a line of its own.
         "io.weight" | "io.bfq.weight" => {
@@ -117,16 +116,20 @@ pub fn holds(file: &str, value: &str, text: &str) -> bool {
 
 fn rounded(file: &str, wanted: u64, read: u64) -> bool {
     let unit = match file.strip_prefix("hugetlb.").and_then(|rest| rest.split('.').next()) {
-        Some(size) => size_of(size).unwrap_or(u64::MAX),
+        Some(size) => huge_page(size).unwrap_or(u64::MAX),
         None => 64 << 10,
     };
     // The largest page there is.
     read == wanted || read < wanted && wanted - read < unit
 }
 
-/// The bytes of a huge page, whose files are named by `64KB`, `2MB` or `1GB`.
-fn size_of(name: &str) -> Option<u64> {
+/// The bytes of a huge page by the name that its files have: `64KB`, `2MB`, `1GB`.
+pub fn huge_page(name: &str) -> Option<u64> {
     let digits = name.trim_end_matches(|c: char| !c.is_ascii_digit());
+    // What may stand before a number, and in a path, has no place in it.
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let shift = match &name[digits.len()..] {
         "KB" => 10,
         "MB" => 20,
@@ -136,6 +139,10 @@ fn size_of(name: &str) -> Option<u64> {
     Some(digits.parse::<u64>().ok()? << shift)
 }
 
+fn numbers(list: &str) -> Option<BTreeSet<usize>> {
+    Some(cpu_list(list).ok()?.into_iter().collect())
+}
+
 /// The line of the same device says the same.
 fn keyed(value: &str, text: &str) -> bool {
     let (device, wanted) = value.split_once(' ').unwrap_or((value, ""));
@@ -143,16 +150,6 @@ fn keyed(value: &str, text: &str) -> bool {
     // A device without a limit has no line.
     let read: Vec<&str> = line.unwrap_or_default().split(' ').collect();
     wanted.split(' ').all(|part| read.contains(&part) || part.ends_with("=max") && line.is_none())
-}
-
-/// The numbers of a list like `0-2,7`.
-fn list(text: &str) -> Option<BTreeSet<u32>> {
-    let mut all = BTreeSet::new();
-    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        all.extend(first.trim().parse().ok()?..=last.trim().parse::<u32>().ok()?.min(1 << 16));
-    }
-    Some(all)
 }
 
 #[cfg(test)]

@@ -423,8 +423,16 @@ pub fn read_small(path: &Path) -> Result<String> {
 /// # Errors
 /// The kernel's; that it is larger.
 pub fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    read_to_end(File::open(path)?, limit)
+}
+
+/// Reads all that comes from `from`, `limit` bytes at most.
+///
+/// # Errors
+/// The kernel's; that it is more.
+pub fn read_to_end(from: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(16 * 1024);
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    from.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(std::io::Error::other(format!("it is larger than {} MiB", limit >> 20)));
     }

@@ -5,7 +5,7 @@ use crate::plan::validate::Check;
 use crate::plan::{Program, Request};
 use ctr_isolation::console::Console;
 use ctr_isolation::identity::{Capabilities, Identity};
-use ctr_isolation::schedule::{Rlimit, Schedule};
+use ctr_isolation::schedule::{self, Rlimit, Schedule};
 use ctr_isolation::seccomp::{self, Filter};
 use ctr_isolation::sys::process::SchedAttr;
 use ctr_isolation::{capabilities, rlimit};
@@ -225,31 +225,8 @@ fn memory_policy(policy: &LinuxMemoryPolicy, check: &mut Check) -> Option<(u32, 
     };
     let flags: u32 = policy.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag);
     let nodes = policy.nodes().as_deref().unwrap_or_default();
-    let nodes = check.value("/linux/memoryPolicy/nodes", cpu_list(nodes))?;
+    let nodes = check.value("/linux/memoryPolicy/nodes", schedule::cpu_list(nodes))?;
     Some((mode | flags, nodes))
-}
-
-/// Reads a list such as `0-3,7` (cpuset(7), "List format").
-///
-/// # Errors
-/// What in it is no number or range.
-pub fn cpu_list(text: &str) -> Result<Vec<usize>, String> {
-    const MAX: usize = 8192;
-    let number = |text: &str| {
-        let number: usize =
-            text.trim().parse().map_err(|_| format!("{text:?} is not a number or range like 0-3,7"))?;
-        if number < MAX { Ok(number) } else { Err(format!("{number} is not below {MAX}")) }
-    };
-    let mut list = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last {
-            return Err(format!("{part:?} runs backwards"));
-        }
-        list.extend(first..=last);
-    }
-    Ok(list)
 }
 
 /// The two lists of `execCPUAffinity`: while the process is made and for the program.
@@ -257,21 +234,7 @@ pub fn affinity(process: &Process, check: &mut Check) -> (Option<Vec<usize>>, Op
     let Some(affinity) = process.exec_cpu_affinity() else { return (None, None) };
     let mut read = |text: &Option<String>, name: &str| {
         let text = text.as_deref().filter(|text| !text.is_empty())?;
-        check.value(&format!("/process/execCPUAffinity/{name}"), cpu_list(text))
+        check.value(&format!("/process/execCPUAffinity/{name}"), schedule::cpu_list(text))
     };
     (read(affinity.initial(), "initial"), read(affinity.cpu_affinity_final(), "final"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists() {
-        assert_eq!(cpu_list("0-2,7"), Ok(vec![0, 1, 2, 7]));
-        assert_eq!(cpu_list(""), Ok(vec![]));
-        for bad in ["x", "3-1", "-1", "99999999999", "1-"] {
-            assert!(cpu_list(bad).is_err(), "{bad}");
-        }
-    }
 }

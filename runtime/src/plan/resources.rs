@@ -2,8 +2,9 @@
 
 use crate::facts::Facts;
 use crate::plan::validate::Check;
-use ctr_isolation::cgroup::devices;
 use ctr_isolation::cgroup::systemd::{Property, Value};
+use ctr_isolation::cgroup::{devices, limit};
+use ctr_isolation::schedule::cpu_list;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 /// A file and what is written to it. A name `a|b` stands for the first of the two that exists.
@@ -27,14 +28,10 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
     if let Some(io) = resources.block_io() {
         block_io(io, &mut files, check, warnings);
     }
-    for (number, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let (size, value) = (limit.page_size(), amount(limit.limit()));
+    for (number, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let (size, value) = (huge.page_size(), amount(huge.limit()));
         // It becomes the name of a file.
-        let digits = size.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = size.strip_prefix(digits).unwrap_or_default();
-        let good = !digits.is_empty()
-            && digits.bytes().all(|digit| digit.is_ascii_digit())
-            && matches!(unit, "KB" | "MB" | "GB");
+        let good = limit::huge_page(size).is_some();
         check.that(good, &format!("/linux/resources/hugepageLimits/{number}/pageSize"), || {
             format!("{size:?} is not the size of a page, as 64KB, 2MB or 1GB")
         });
@@ -160,12 +157,9 @@ fn cpu_quota(value: &str, properties: &mut Vec<Property>) {
 /// A list like `0-2,7`, bit by bit, the lowest first.
 fn bits(list: &str) -> Option<Value> {
     let mut bytes = Vec::new();
-    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        for bit in first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?.min(1 << 16) {
-            bytes.resize(bytes.len().max(bit / 8 + 1), 0);
-            bytes[bit / 8] |= 1 << (bit % 8);
-        }
+    for bit in cpu_list(list).ok()? {
+        bytes.resize(bytes.len().max(bit / 8 + 1), 0);
+        bytes[bit / 8] |= 1 << (bit % 8);
     }
     Some(Value::Bytes(bytes))
 }
