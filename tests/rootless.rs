@@ -97,7 +97,7 @@ fn run_host(case: &Case, before: &[&str], env: &[(&str, &str)], script: &str) ->
     let mut words: Vec<&str> = before.to_vec();
     let (program, store) = (program(), case.store());
     words.push(program.to_str().unwrap());
-    words.extend(["--root", store.to_str().unwrap(), "run", "--rm", "--image", "host", "host-in-it"]);
+    words.extend(["--root", store.to_str().unwrap(), "run", "--rm", "--image", "host", &case.id]);
     words.extend(["--", "/bin/sh", "-c", script]);
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).env_clear().env("CTR_STORE", case.path("layers"));
@@ -114,7 +114,7 @@ fn image_host_has_all_ids_there_are() {
     let map = numbers(&run_host(&case, &[], &[("PATH", "/usr/bin:/bin")], script).ok());
     assert_eq!((&map[0], map[1][..2].to_vec()), (&vec![0, uid(), 1], vec![1, first]));
     assert!(
-        !case.path("layers/containers/host-in-it").exists(),
+        !case.path("layers/containers").join(&case.id).exists(),
         "what others of the user's ids made is gone"
     );
 }
