@@ -21,7 +21,8 @@ CLIENTS = """
     docker.io skopeo buildah criu libcriu2 jq xfsprogs e2fsprogs quota apparmor systemd-container lsof
 """.split()
 
-PACKAGES = {"trixie": BASE + CLIENTS, "bookworm": BASE}
+# The oldest CRIU that checkpoints are tested with is bookworm's; it locks networks with iptables.
+PACKAGES = {"trixie": BASE + CLIENTS, "bookworm": BASE + ["criu", "iptables"]}
 
 # Units that cost time at boot, or at any moment later, and that no test wants unasked.
 UNWANTED = """
