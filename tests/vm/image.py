@@ -18,11 +18,12 @@ BASE = """
 
 CLIENTS = """
     nftables iptables passt slirp4netns fuse-overlayfs crun runc podman netavark aardvark-dns catatonit containerd
-    docker.io skopeo buildah criu libcriu2 jq xfsprogs e2fsprogs quota apparmor systemd-container lsof
+    docker.io docker-cli docker-buildx containernetworking-plugins python3-grpcio python3-protobuf protobuf-compiler
+    skopeo buildah criu libcriu2 jq xfsprogs e2fsprogs quota apparmor systemd-container lsof
 """.split()
 
 # The oldest CRIU that checkpoints are tested with is bookworm's; it locks networks with iptables.
-PACKAGES = {"trixie": BASE + CLIENTS, "bookworm": BASE + ["criu", "iptables"]}
+PACKAGES = {"trixie": BASE + CLIENTS, "bookworm": BASE + ["criu", "iptables", "runc", "crun"]}
 
 # Units that cost time at boot, or at any moment later, and that no test wants unasked.
 UNWANTED = """

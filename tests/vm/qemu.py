@@ -40,11 +40,14 @@ def command_line(image: Path, work: Path, throwaway: bool) -> list:
 class Guest:
     """A running QEMU in a folder of its own, which holds its sockets and the log of its console."""
 
-    def __init__(self, image: Path, work: Path, throwaway=True, state: Path | None = None, shell=False):
+    def __init__(
+        self, image: Path, work: Path, throwaway=True, state: Path | None = None, shell=False, devices: list = ()
+    ):
         self.work, self.console = work, work / "console"
         with open(work / "push", "ab") as push:
             push.truncate(PUSH_DISK)
-        command = command_line(image, work, throwaway)
+        # A saved state fits the devices it was saved with: others want a boot.
+        command = command_line(image, work, throwaway) + list(devices)
         command += ["-serial", "stdio" if shell else f"file:{self.console}"]
         if state:
             command += ["-incoming", f"exec:cat {state}"]
