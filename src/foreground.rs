@@ -120,9 +120,7 @@ impl Waiting {
                 vec![(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
             sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
             let ready = ready(&sources, left)?;
-            if ready.contains(&Source::Cgroup) || ready.contains(&Source::Process) {
-                self.watch.look();
-            }
+            self.look(&ready);
             if ready.contains(&Source::Signals) {
                 self.pass_signals(None);
             }
@@ -133,6 +131,14 @@ impl Waiting {
                     (ended, _) => ended,
                 });
             }
+        }
+    }
+
+    /// At the end too, and at once: what systemd removes is gone in a moment.
+    fn look(&mut self, ready: &[Source]) {
+        let ended = ready.contains(&Source::Process);
+        if ended || ready.contains(&Source::Cgroup) {
+            self.watch.look(ended);
         }
     }
 
@@ -175,9 +181,7 @@ impl Waiting {
             }
             sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
             let ready = ready(&sources, left)?;
-            if ready.contains(&Source::Cgroup) {
-                self.watch.look();
-            }
+            self.look(&ready);
             if ready.contains(&Source::Signals) {
                 self.pass_signals(Some((master.as_fd(), &raw)));
             }

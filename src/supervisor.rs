@@ -182,7 +182,7 @@ impl<'a> Supervisor<'a> {
         let is_over = has(Source::Process) && !ready.iter().any(|source| matches!(source, Source::Output(_)));
         // At the end too, before the output that is left is read.
         if has(Source::Cgroup) || has(Source::Process) {
-            self.watch.look();
+            self.watch.look(has(Source::Process));
         }
         let journal = &mut self.journal;
         let mut number = 0;

@@ -207,6 +207,7 @@ pub struct Watch {
     /// Open all the time, for there may be little of it.
     files: Vec<(&'static str, File)>,
     last: Usage,
+    saw_end: bool,
 }
 
 /// The files that are polled, and then what else is read.
@@ -234,8 +235,8 @@ impl Watch {
     fn of(cgroup: &Cgroup) -> Self {
         let open = |name| Some((name, File::open(cgroup.dir().join(name)).ok()?));
         let files = POLLED.into_iter().chain(READ).filter_map(open).collect();
-        let mut watch = Watch { files, last: Usage::default() };
-        watch.look();
+        let mut watch = Watch { files, last: Usage::default(), saw_end: false };
+        watch.look(false);
         watch
     }
 
@@ -245,7 +246,10 @@ impl Watch {
     }
 
     /// Something was counted, or all is over. Until its file is read, the kernel tells of it again and again.
-    pub fn look(&mut self) {
+    pub fn look(&mut self, ended: bool) {
+        if self.files.is_empty() {
+            return;
+        }
         let read = |name: &str| {
             let (_, file) = self.files.iter().find(|(found, _)| *found == name)?;
             let mut bytes = [0; 4096];
@@ -260,10 +264,17 @@ impl Watch {
             ..Usage::default()
         };
         let is_gone = now.cpu.is_none();
-        self.last = now.or(std::mem::take(&mut self.last));
-        if is_gone {
+        let last = std::mem::take(&mut self.last);
+        self.last = now.or(if is_gone { last.without_what_rises_untold() } else { last });
+        self.saw_end = ended && !is_gone;
+        if ended || is_gone {
             self.files.clear();
         }
+    }
+
+    /// Whether it was all still there when the end was known.
+    pub fn saw_end(&self) -> bool {
+        self.saw_end
     }
 
     /// What was seen.
@@ -416,13 +427,42 @@ mod tests {
         assert_eq!(watch.files().count(), 1, "pids are not counted");
         write("memory.events", "oom 1\noom_kill 1\n");
         write("memory.peak", "8192\n");
-        watch.look();
-        watch.files.clear();
-        watch.look();
+        watch.look(true);
         let memory = watch.last().memory.clone().unwrap();
         assert_eq!((memory.killed, memory.peak, watch.last().pids.clone()), (1, Some(8192), None));
+        assert!(watch.saw_end());
+        watch.look(true);
+        assert_eq!(watch.last().memory, Some(memory), "what comes after the end is not looked at");
         std::fs::remove_file(dir.path().join("memory.events.local")).unwrap();
         assert_eq!(usage(&Cgroup::at(dir.path()), Look::Whole).memory, None, "it goes as we look");
+    }
+
+    /// A peak of before the end is no peak, unless it was at the limit.
+    #[test]
+    fn peaks_of_before_the_end_are_forgotten() {
+        for (reached, peak) in [(0, None), (3, Some(4096))] {
+            let dir = tempfile::tempdir().unwrap();
+            let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+            write("memory.max", "4096\n");
+            write("memory.events.local", "oom 0\n");
+            write("memory.events", &format!("max {reached}\noom 0\noom_kill 0\n"));
+            write("memory.peak", "4096\n");
+            write("pids.events", "max 0\n");
+            write("pids.peak", "7\n");
+            write("pids.max", "9\n");
+            write("cpu.stat", "usage_usec 9\n");
+            let mut watch = Watch::of(&Cgroup::at(dir.path()));
+            for (name, file) in &mut watch.files {
+                // As the kernel does once the cgroup is removed: nothing can be read.
+                *file = File::options().write(true).open(dir.path().join(name)).unwrap();
+            }
+            watch.look(true);
+            let last = watch.last();
+            let (memory, pids) = (last.memory.as_ref().unwrap(), last.pids.as_ref().unwrap());
+            assert_eq!((memory.peak, memory.reached, memory.limit), (peak, reached, Some(4096)));
+            assert_eq!((pids.peak, pids.limit, last.cpu.is_none()), (None, Some(9), true));
+            assert!(!watch.saw_end());
+        }
     }
 
     #[test]
