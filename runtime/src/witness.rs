@@ -98,9 +98,11 @@ fn memory(read: Read<'_>, whole: bool) -> Option<Memory> {
 
 fn swap(read: Read<'_>) -> Option<Amount> {
     let events = counters(read, "memory.swap.events")?;
+    let limit = limit(read, "memory.swap.max");
     Some(Amount {
-        limit: limit(read, "memory.swap.max"),
-        peak: number(read, "memory.swap.peak"),
+        limit,
+        // Only since Linux 6.5 is it told; but there is no peak where none is allowed.
+        peak: number(read, "memory.swap.peak").or(limit.filter(|limit| *limit == 0)),
         refused: count(Some(&events), "fail"),
         refused_own: None,
     })
@@ -435,6 +437,21 @@ mod tests {
         assert_eq!(watch.last().memory, Some(memory), "what comes after the end is not looked at");
         std::fs::remove_file(dir.path().join("memory.events.local")).unwrap();
         assert_eq!(usage(&Cgroup::at(dir.path()), Look::Whole).memory, None, "it goes as we look");
+    }
+
+    /// As on Linux 6.1, which tells no peak of swap.
+    #[test]
+    fn where_no_swap_is_allowed_none_was_used() {
+        let read = |limit: &'static str| {
+            move |file: &str| match file {
+                "memory.swap.events" => Some("max 0\nfail 2\n".to_owned()),
+                "memory.swap.max" => Some(limit.to_owned()),
+                _ => None,
+            }
+        };
+        assert_eq!(swap(&read("0\n")).unwrap().peak, Some(0));
+        assert_eq!(swap(&read("4096\n")).unwrap().peak, None);
+        assert_eq!(swap(&read("max\n")).unwrap().peak, None);
     }
 
     /// A peak of before the end is no peak, unless it was at the limit.
