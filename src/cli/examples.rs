@@ -97,6 +97,16 @@ const EXAMPLES: &[Examples] = &[
         ],
     ),
     (
+        "setup",
+        &[
+            ("Let Docker know this runtime: docker run --runtime ctr ...", "setup docker"),
+            ("Let podman use it for all that it starts from now on", "setup podman --as-default"),
+            ("What would it write?", "setup containerd --print"),
+            ("Does it work?", "setup docker --check"),
+            ("As it was before", "setup docker --undo"),
+        ],
+    ),
+    (
         "limits",
         &[
             ("What was asked for, what holds, what was used", "limits web"),

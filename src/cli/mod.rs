@@ -11,6 +11,7 @@ pub mod oci;
 mod one_dash;
 mod plain;
 pub mod run;
+pub mod setup;
 #[cfg(test)]
 mod tests;
 pub mod why;
@@ -52,6 +53,7 @@ pub enum Verb {
     Stop(run::Stop),
     Restart(run::Restart),
     Doctor(run::Doctor),
+    Setup(setup::Setup),
     Completion(run::Completion),
     Man(run::Man),
 }
@@ -61,7 +63,8 @@ impl Verb {
     pub fn own_error_status(&self) -> u8 {
         match self {
             Verb::Run(run) if run.is_image_door() => 125,
-            Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) | Verb::Doctor(_) => 125,
+            Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) => 125,
+            Verb::Doctor(_) | Verb::Setup(_) => 125,
             _ => 1,
         }
     }
@@ -113,6 +116,7 @@ const VERBS: &[Entry] = &[
     entry!("fit", limits::Fit, Verb::Fit),
     entry!("plan", oci::Plan, Verb::Plan),
     entry!("doctor", run::Doctor, Verb::Doctor),
+    entry!("setup", setup::Setup, Verb::Setup),
     entry!("spec", oci::Spec, Verb::Spec),
     entry!("features", oci::Features, Verb::Features),
     entry!("completion", run::Completion, Verb::Completion),
@@ -120,7 +124,7 @@ const VERBS: &[Entry] = &[
 ];
 
 /// The verbs whose manners are podman's, so that a mistake in their flags ends with 125.
-const PODMAN_MANNERS: [&str; 5] = ["logs", "attach", "stop", "restart", "doctor"];
+const PODMAN_MANNERS: [&str; 6] = ["logs", "attach", "stop", "restart", "doctor", "setup"];
 
 /// The flags by which `run` is known to be meant at the image door, whatever is wrong with the others.
 const IMAGE_DOOR: [&str; 4] = ["--image", "--rootfs", "--rm", "--name"];

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod ps;
 pub mod run;
 pub mod run_image;
+pub mod setup;
 pub mod spec;
 pub mod stop;
 pub mod update;
@@ -63,6 +64,7 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Why(flags) => why::why(&context, flags)?,
         Verb::Logs(flags) => logs::logs(&context, flags)?,
         Verb::Attach(flags) => return attach::attach(&context, flags),
+        Verb::Setup(flags) => return setup::setup(&context, flags, program),
         Verb::Doctor(flags) => return doctor::doctor(&context, flags, program),
         Verb::Stop(flags) => stop::stop(&context, flags)?,
         Verb::Restart(flags) => stop::restart(&context, flags)?,

@@ -7,14 +7,13 @@ mod cgroups;
 pub mod host;
 mod ids;
 mod namespaces;
-mod scratch;
 mod security;
 mod storage;
 mod systemd;
 mod tools;
 
+use crate::scratch::Scratch;
 use host::Host;
-use scratch::Scratch;
 
 /// Findings about one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ impl Finding {
 
 /// Tries everything.
 pub fn examine(host: &Host) -> Vec<Group> {
-    let scratch = Scratch::make(&host.store);
+    let scratch = Scratch::make(&host.store, "doctor");
     let group = |name, findings| Group { name, findings };
     vec![
         group("cgroups", cgroups::probe(host)),

@@ -24,8 +24,8 @@ use super::{
     Finding,
     host::{Host, quote, read},
     namespaces::{allow, is_about_namespaces},
-    scratch::Scratch,
 };
+use crate::scratch::Scratch;
 
 pub(super) fn probe(host: &Host, scratch: &io::Result<Scratch>) -> Vec<Finding> {
     let tried = format!("made a directory in {} and removed it", host.store.display());

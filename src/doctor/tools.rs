@@ -1,25 +1,15 @@
 //! Programs of others that we call.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Command};
 
-use ctr_isolation::{
-    Context, Error, Result,
-    attempt::attempt,
-    sys::{mount, process},
-};
+use ctr_isolation::{Result, attempt::attempt, sys::mount};
 
 use super::{
     Finding,
     host::{Host, find_program},
     namespaces::{allow, is_about_namespaces},
 };
-
-/// The longest that a program may take.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::tool::run;
 
 pub(super) fn probe(host: &Host, scratch: Option<&Path>) -> Vec<Finding> {
     vec![criu(host, scratch)]
@@ -68,30 +58,4 @@ fn in_private(host: &Host, command: &mut Command, scratch: Option<&Path>) -> Res
         run(command)
     };
     attempt(libc::CLONE_NEWNS, None, |_| Ok(()), act)
-}
-
-/// Runs a program for its output; what it says when it fails is the error.
-fn run(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .doing(|| format!("start {name}"))?;
-    let pidfd = process::pidfd_open(child.id().cast_signed())?;
-    if process::poll(&[std::os::fd::AsFd::as_fd(&pidfd)], Some(LIMIT))?.is_none() {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(Error::new(format!("{name} does not end in {} s", LIMIT.as_secs())));
-    }
-    let output = child.wait_with_output().doing(|| format!("wait for {name}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        return Ok(text(&output.stdout));
-    }
-    let said = text(&[output.stdout, output.stderr].concat());
-    let is_error = |line: &&str| line.contains("Error");
-    let first = said.lines().find(is_error).or(said.lines().next()).unwrap_or_default();
-    Err(Error::new(format!("{} ({})", first.trim(), output.status)))
 }

@@ -10,18 +10,18 @@ use ctr_runtime::release::remove_tree;
 
 /// The directory. It is removed with this, and with it what had to be made on the way to it.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     above: Vec<PathBuf>,
 }
 
 impl Scratch {
-    /// Makes it in `store`, which may not be there yet.
-    pub(super) fn make(store: &Path) -> io::Result<Scratch> {
+    /// Makes it in `store`, which may not be there yet; `whose` tells who left it if we are killed.
+    pub(crate) fn make(store: &Path, whose: &str) -> io::Result<Scratch> {
         if store.as_os_str().is_empty() {
             return Err(io::Error::other("neither HOME nor XDG_DATA_HOME nor CTR_STORE says where it is"));
         }
-        let path = store.join(format!(".doctor-{}", std::process::id()));
+        let path = store.join(format!(".{whose}-{}", std::process::id()));
         let mut scratch = Scratch { path, above: Vec::new() };
         let missing: Vec<&Path> = store.ancestors().take_while(|dir| !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
@@ -32,7 +32,7 @@ impl Scratch {
         Ok(scratch)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -71,14 +71,14 @@ mod tests {
     fn what_was_not_there_is_gone_again() {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("a/b");
-        let scratch = Scratch::make(&store).unwrap();
+        let scratch = Scratch::make(&store, "test").unwrap();
         std::fs::write(scratch.path().join("file"), "").unwrap();
         drop(scratch);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-        let scratch = Scratch::make(&store).unwrap();
+        let scratch = Scratch::make(&store, "test").unwrap();
         std::fs::write(store.join("another's"), "").unwrap();
         drop(scratch);
         assert_eq!(std::fs::read_dir(&store).unwrap().count(), 1);
-        assert!(Scratch::make(Path::new("")).is_err());
+        assert!(Scratch::make(Path::new(""), "test").is_err());
     }
 }
