@@ -6,7 +6,7 @@ mod common;
 
 use common::{Case, case, wait_for};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,8 +23,13 @@ fn processes(case: &Case) -> Vec<String> {
     names.filter(|name| name.parse::<u32>().is_ok() && of(name)).collect()
 }
 
-fn cgroup(case: &Case) -> Option<PathBuf> {
-    Some(common::cgroup2()?.join(case.config["linux"]["cgroupsPath"].as_str()?.trim_start_matches('/')))
+/// Where its cgroup is in each hierarchy, those of version 1 too.
+fn cgroups(case: &Case) -> Vec<PathBuf> {
+    let Some(path) = case.config["linux"]["cgroupsPath"].as_str() else { return Vec::new() };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let hierarchies = fields.filter(|fields| ["cgroup", "cgroup2"].contains(&fields[2]));
+    hierarchies.map(|fields| Path::new(fields[1]).join(path.trim_start_matches('/'))).collect()
 }
 
 /// Deletes the container by force and checks that nothing of it is left.
@@ -38,7 +43,7 @@ fn nothing_left(case: &Case, point: &str) {
     assert!(left.iter().all(|name| !name.to_string_lossy().contains(&case.id)), "{point}: {left:?}");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(case.dir().to_str().unwrap()), "{point}: {mounts}");
-    if let Some(dir) = cgroup(case) {
+    for dir in cgroups(case) {
         assert!(!dir.exists(), "{point}: {}", dir.display());
     }
 }

@@ -463,6 +463,22 @@ fn an_ordinary_user_is_given_a_cgroup_by_hand() {
     }
 }
 
+/// Root has what version 1 has.
+#[test]
+fn controllers_of_version_1_are_roots() {
+    require_root!();
+    let place = Place::new();
+    let report = place.report(&[]);
+    let version = report.finding("cgroups/version")["found"].as_str().unwrap().to_owned();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    if !version.starts_with("hybrid") || !mounts.contains(",memory 0 0") {
+        skip!("no memory controller of cgroup version 1 beside version 2");
+    }
+    assert_eq!(report.verdict("cgroups/controllers"), "ok");
+    let found = report.finding("cgroups/controllers")["found"].as_str().unwrap().to_owned();
+    assert!(found.contains("in version 1, which root may use: ") && found.contains("memory"), "{found}");
+}
+
 /// In another mount namespace, where nothing is mounted for cgroups until the command has been given.
 #[test]
 fn cgroups_that_are_not_mounted_are_told() {

@@ -6,11 +6,11 @@ use crate::facts::Facts;
 use crate::plan::{self, Plan, resources};
 use crate::state::Record;
 use ctr_isolation::Context;
-use ctr_isolation::cgroup::{self, Cgroup, systemd};
+use ctr_isolation::cgroup::{self, Cgroup, systemd, v1};
 use ctr_isolation::sys::fs;
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The cgroup below our own into which we and our callers go where the containers' must be beside us.
@@ -19,7 +19,8 @@ const CALLERS: &str = "callers";
 /// The cgroup we make; one that systemd makes is not known yet.
 pub fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
     let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
-    facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(&wanted.path))
+    let cgroup = facts.hierarchy.as_ref()?.cgroup(&wanted.path);
+    Some(cgroup.with_v1(v1::directories(&wanted.v1, &facts.v1)))
 }
 
 /// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.
@@ -34,7 +35,7 @@ pub fn start_unit(
     facts: &Facts,
 ) -> Result<Cgroup> {
     let description = format!("container {}", record.id);
-    let properties = resources::unit_properties(&first_limits(wanted));
+    let properties = resources::unit_properties(&with_room(wanted, &unit.limits));
     systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
     let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
     let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
@@ -46,9 +47,11 @@ pub fn start_unit(
             path.display()
         )));
     };
-    let cgroup = hierarchy.cgroup(path);
-    record.cgroup = Some(cgroup.dir().to_owned());
-    Ok(cgroup)
+    // In version 1 systemd has its units at the same place, and knows few controllers.
+    let same = wanted.v1.keys().map(|name| (name.clone(), path.to_owned())).collect();
+    record.cgroup = Some(hierarchy.cgroup(path).dir().to_owned());
+    record.cgroup_v1 = v1::directories(&same, &facts.v1);
+    Ok(hierarchy.cgroup(path).with_v1(record.cgroup_v1.clone()))
 }
 
 /// The systemd that has the unit of `record`.
@@ -85,7 +88,7 @@ pub fn make_cgroup(
             for (file, value) in &wanted.files {
                 tracing::warn!("not limited: {file} to {value}: {error}");
             }
-            record.cgroup = None;
+            give_up(record);
             return Ok(None);
         }
         other => other?,
@@ -93,7 +96,7 @@ pub fn make_cgroup(
     let dir = cgroup.open()?;
     // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
     if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
-        record.cgroup = None;
+        (record.cgroup, record.cgroup_v1) = Default::default();
         if wanted.optional {
             return Ok(None);
         }
@@ -106,11 +109,23 @@ pub fn make_cgroup(
     Ok(Some(dir))
 }
 
+/// Goes on without a cgroup. Where it is in version 1, too, a part of it may have been made.
+pub fn give_up(record: &mut Record) {
+    if let Some(cgroup) = record.own_cgroup().filter(|cgroup| !cgroup.v1().is_empty()) {
+        cgroup.remove_empty();
+    }
+    (record.cgroup, record.cgroup_v1) = Default::default();
+}
+
 /// The limits that hold from the beginning.
 pub fn first_limits(wanted: &plan::Cgroup) -> Cow<'_, [resources::File]> {
+    with_room(wanted, &wanted.files)
+}
+
+fn with_room<'a>(wanted: &plan::Cgroup, limits: &'a [resources::File]) -> Cow<'a, [resources::File]> {
     match wanted.small {
-        Some(_) => resources::with_room(&wanted.files).into(),
-        None => wanted.files.as_slice().into(),
+        Some(_) => resources::with_room(limits).into(),
+        None => limits.into(),
     }
 }
 
@@ -119,7 +134,7 @@ pub fn first_limits(wanted: &plan::Cgroup) -> Cow<'_, [resources::File]> {
 /// # Errors
 /// When it holds as much as the limit, and what the kernel or systemd refuses.
 pub fn limit_memory(limit: u64, record: &mut Record) -> Result<()> {
-    let Some(cgroup) = record.cgroup.as_deref().map(Cgroup::at) else { return Ok(()) };
+    let Some(cgroup) = record.own_cgroup() else { return Ok(()) };
     let held = memory_held(&cgroup, limit)?;
     record.before_program = held;
     if let Some(held) = held.filter(|held| *held >= limit) {
@@ -163,7 +178,7 @@ fn too_small(limit: u64) -> String {
 /// # Errors
 /// When it was.
 pub fn was_room(record: &Record) -> Result<()> {
-    let (Some(held), Some(cgroup)) = (record.before_program, record.cgroup.as_deref().map(Cgroup::at)) else {
+    let (Some(held), Some(cgroup)) = (record.before_program, record.own_cgroup()) else {
         return Ok(());
     };
     let killed = cgroup.counters("memory.events").is_some_and(|events| events.get("oom_kill") > Some(&0));
@@ -195,11 +210,15 @@ pub fn explain_killed(error: Error, usage: &Usage, wanted: Option<&plan::Cgroup>
 /// # Errors
 /// When there is one.
 pub fn refuse_used(cgroup: &Cgroup) -> Result<()> {
-    match cgroup.read("cgroup.procs") {
-        Ok(pids) if !pids.is_empty() => Err(used(cgroup)),
-        // Not there yet, or of a kind that is not read (threaded): making it will tell.
-        _ => Ok(()),
+    let all = std::iter::once(cgroup.dir()).chain(cgroup.v1().values().map(PathBuf::as_path));
+    for one in all.map(Cgroup::at) {
+        match one.read("cgroup.procs") {
+            Ok(pids) if !pids.is_empty() => return Err(used(&one)),
+            // Not there yet, or of a kind that is not read (threaded): making it will tell.
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn used(cgroup: &Cgroup) -> Error {
@@ -214,17 +233,38 @@ fn used(cgroup: &Cgroup) -> Error {
 /// # Errors
 /// Of the first limit that cannot be had.
 pub fn limit(cgroup: &Cgroup, limits: &[resources::File], best_effort: bool) -> Result<()> {
+    // What does not go with one that is still the old one (in version 1 memory is never above memory and swap) goes
+    // after it.
+    let mut again = Vec::new();
     for (file, value) in limits {
         match cgroup.set_limit(file, value) {
-            // Without the controller nothing is limited, and without swap there is none to be used.
-            Err(error)
-                if error.errno == libc::ENOENT
-                    && (value.starts_with("max") || file == "memory.swap.max" && value == "0") => {}
-            Err(error) if best_effort => tracing::warn!("not limited: {error}"),
-            other => other?,
+            Err(error) if error.errno == libc::EINVAL && limits.len() > 1 => again.push((file, value)),
+            other => settle(cgroup, file, value, other, best_effort)?,
         }
     }
-    Ok(())
+    again
+        .into_iter()
+        .try_for_each(|(file, value)| settle(cgroup, file, value, cgroup.set_limit(file, value), best_effort))
+}
+
+fn settle(
+    cgroup: &Cgroup,
+    file: &str,
+    value: &str,
+    set: ctr_isolation::Result<()>,
+    best_effort: bool,
+) -> Result<()> {
+    let no_swap = file == "memory.swap.max" && value == "0" && !cgroup.v1().contains_key("memory");
+    let is_none = value.starts_with("max") || value == "-1" || no_swap;
+    match set {
+        // Without the controller nothing is limited, and without swap there is none to be used.
+        Err(error) if error.errno == libc::ENOENT && is_none => Ok(()),
+        Err(error) if best_effort => {
+            tracing::warn!("not limited: {error}");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Puts the device filter of `wanted`, if it has one, on the cgroup whose directory is `dir`.

@@ -113,7 +113,7 @@ impl Container {
 
     /// Its cgroup, where it has one.
     pub fn cgroup(&self) -> Option<Cgroup> {
-        self.record.cgroup.as_deref().map(Cgroup::at)
+        self.record.own_cgroup()
     }
 
     /// Its configuration, as it was at `create`.
@@ -360,8 +360,11 @@ impl Container {
         let state = self.record.oci(status, self.record.pid).to_json();
         let launched = self.spawn_inside(&plan, &mut io, &state, options.cgroup.as_deref())?;
         drop(io);
-        let result =
-            finish_exec(&launched, &plan, options, facts).map_err(|error| tell_end(error, &launched));
+        let result = self
+            .cgroup()
+            .map_or(Ok(()), |cgroup| Ok(cgroup.add_v1(launched.pid)?))
+            .and_then(|()| finish_exec(&launched, &plan, options, facts))
+            .map_err(|error| tell_end(error, &launched));
         if result.is_err() {
             // Nobody has been told of it, so nobody would end it. That it has ended already is no matter.
             let _ = process::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL);
@@ -592,6 +595,7 @@ fn create_in(
     record.unit = unit.map(|unit| unit.name.clone());
     record.user_unit = unit.is_some_and(|unit| unit.user);
     record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
+    record.cgroup_v1 = cgroup.as_ref().map(|cgroup| cgroup.v1().clone()).unwrap_or_default();
     let mut recording = entry.begin()?;
     recording.note(record)?;
     let mut dir = match &cgroup {
@@ -604,7 +608,8 @@ fn create_in(
     let launched = match launch::spawn(plan, &mut io, &state.to_json(), dir.as_ref().map(AsFd::as_fd)) {
         // Somebody else's of the same name, made at the same moment.
         Err(error) if optional && dir.is_some() && error.errno == libc::EACCES => {
-            (record.cgroup, dir) = (None, None);
+            confine::give_up(record);
+            dir = None;
             launch::spawn(plan, &mut io, &state.to_json(), None)?
         }
         other => other?,
@@ -617,10 +622,15 @@ fn create_in(
     recording.note(record)?;
     // All this while the child makes its mounts; before it is let go nothing in it is the container's.
     write_new(&entry.path(file::CONFIG), &bundle.text)?;
+    if let Some(cgroup) = cgroup.as_ref().filter(|_| dir.is_some()) {
+        cgroup.add_v1(launched.pid)?;
+    }
     if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
         let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
         record.above = witness::above(&cgroup);
         recording.note(record)?;
+        cgroup.create_v1()?;
+        cgroup.add_v1(launched.pid)?;
         confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
         dir = Some(cgroup.open()?);
     }

@@ -1,6 +1,6 @@
 //! What the host is, as far as a plan depends on it: plain data that a test can write down.
 
-use ctr_isolation::cgroup::Hierarchy;
+use ctr_isolation::cgroup::{Hierarchy, v1};
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{cgroup, identity};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub struct Facts {
     pub hierarchy: Option<Hierarchy>,
     /// Our own cgroup in it.
     pub own_cgroup: PathBuf,
+    /// Our own cgroups in hierarchies of version 1, by controller.
+    pub v1: v1::Paths,
     /// Where we may make cgroups that limits hold in. Only known after [`Facts::ask_for_cgroups`].
     pub delegated: Delegated,
     /// A systemd that makes cgroups for us can be reached: the host's for root, that of the session for others. Only
@@ -46,6 +48,8 @@ pub struct Facts {
     /// SELinux is on.
     pub selinux: bool,
 }
+
+static NOWHERE: v1::Paths = v1::Paths::new();
 
 impl Facts {
     /// Asks the host.
@@ -62,6 +66,7 @@ impl Facts {
                 && fs::read_small(Path::new("/proc/self/setgroups")).is_ok_and(|text| text.trim() == "deny"),
             hierarchy: Hierarchy::find(),
             own_cgroup: cgroup::path_from_proc(&own).unwrap_or(Path::new("/")).to_owned(),
+            v1: v1::paths_from_proc(&own),
             delegated: Delegated::Nowhere,
             systemd: false,
             last_capability: identity::last_capability(),
@@ -88,6 +93,17 @@ impl Facts {
             std::env::var_os("XDG_RUNTIME_DIR")
                 .is_some_and(|dir| Path::new(&dir).join("systemd/private").exists())
         };
+    }
+
+    /// Our own cgroups in version 1, where there is that beside version 2: /proc names them even where it is not mounted.
+    pub fn hybrid(&self) -> &v1::Paths {
+        let is_hybrid = self.hierarchy.as_ref().is_some_and(|hierarchy| !hierarchy.unified);
+        if is_hybrid { &self.v1 } else { &NOWHERE }
+    }
+
+    /// The same, where we are who may make others there: the host's root alone.
+    pub fn usable_v1(&self) -> &v1::Paths {
+        if self.is_root() && !self.in_user_namespace { self.hybrid() } else { &NOWHERE }
     }
 
     /// Whether we are the host's root, as far as file owners go.

@@ -3,8 +3,8 @@
 use crate::container::Container;
 use crate::death::{Amount, Usage};
 use crate::error::Result;
-use crate::plan::resources;
 use crate::plan::validate::Check;
+use crate::plan::{resources, resources_v1};
 use ctr_isolation::cgroup::stat::{Counters, Limit, Pressure};
 use ctr_isolation::cgroup::{Cgroup, limit};
 use oci_spec::runtime::LinuxResources;
@@ -183,7 +183,9 @@ impl Container {
 }
 
 fn table(wanted: &LinuxResources, cgroup: &Cgroup, machine: Machine) -> Limits {
+    // What is told is told in the words of version 2, whichever it is.
     let files = resources::files(wanted, &mut Check::default(), &mut Vec::new());
+    let set = resources_v1::files(wanted, cgroup.v1(), &mut Check::default(), &mut Vec::new());
     let table = Table { files: &files, cgroup, above: cgroup.ancestors().collect(), machine };
     let mut rows = vec![
         table.amount("memory", Unit::Bytes, machine.memory),
@@ -200,7 +202,7 @@ fn table(wanted: &LinuxResources, cgroup: &Cgroup, machine: Machine) -> Limits {
     Limits {
         cgroup: cgroup.dir().display().to_string(),
         resources: rows.into_iter().flatten().collect(),
-        drift: drift(&files, cgroup),
+        drift: drift(&set, cgroup),
         pressure: pressure.collect(),
     }
 }

@@ -5,7 +5,7 @@ use crate::facts::Facts;
 use crate::launch;
 use crate::state::{Entry, Record};
 use ctr_isolation::attempt::attempt;
-use ctr_isolation::cgroup::{Cgroup, systemd};
+use ctr_isolation::cgroup::systemd;
 use ctr_isolation::resctrl;
 use ctr_isolation::sys::process;
 use ctr_isolation::{Context, Result};
@@ -38,8 +38,8 @@ pub fn undo(record: &Record) -> std::result::Result<(), Error> {
     if let Some(unit) = &record.unit {
         note(stop_unit(unit, record));
     }
-    if let Some(dir) = &record.cgroup {
-        note(remove_cgroup(dir));
+    if let Some(cgroup) = record.own_cgroup() {
+        note(cgroup.remove(KILL_TIMEOUT));
     }
     if let Some(group) = &record.resctrl {
         note(resctrl::remove(group));
@@ -59,11 +59,11 @@ pub fn undo(record: &Record) -> std::result::Result<(), Error> {
 /// The kernel's, or when it does not end in time.
 pub fn kill(record: &Record) -> Result<()> {
     let pidfd = crate::container::open_process(record);
-    if let Some(dir) = &record.cgroup {
-        if pidfd.is_none() && Cgroup::at(dir).remove_empty() {
+    if let Some(cgroup) = record.own_cgroup() {
+        if pidfd.is_none() && cgroup.remove_empty() {
             return Ok(());
         }
-        match Cgroup::at(dir).signal(libc::SIGKILL) {
+        match cgroup.signal(libc::SIGKILL) {
             Err(error) if error.errno != libc::ENOENT => {
                 return Err(error.under("kill the container's processes"));
             }
@@ -90,16 +90,12 @@ pub fn kill(record: &Record) -> Result<()> {
 fn stop_unit(unit: &str, record: &Record) -> Result<()> {
     match systemd::stop_unit(crate::confine::bus(record), unit) {
         // Nothing is left for it to undo.
-        Err(error) if record.cgroup.as_deref().is_some_and(|dir| !Cgroup::at(dir).exists()) => {
+        Err(error) if record.own_cgroup().is_some_and(|cgroup| !cgroup.exists()) => {
             tracing::debug!("{error}");
             Ok(())
         }
         other => other,
     }
-}
-
-fn remove_cgroup(dir: &Path) -> Result<()> {
-    Cgroup::at(dir).remove(KILL_TIMEOUT)
 }
 
 /// Removes the directory `dir` and all in it. What an ordinary user's container has made there may belong to others

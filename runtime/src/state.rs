@@ -6,6 +6,7 @@
 
 use crate::death::Level;
 use crate::error::{Error, Result};
+use ctr_isolation::cgroup::{Cgroup, v1};
 use ctr_isolation::sys::fs;
 use ctr_isolation::{Context, root};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,9 @@ pub struct Record {
     /// Its cgroup's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// The directories of those that are one with it in version 1, by controller.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cgroup_v1: v1::Paths,
     /// Its systemd unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
@@ -142,6 +146,11 @@ impl OciState {
 }
 
 impl Record {
+    /// Its cgroup, where it has one.
+    pub fn own_cgroup(&self) -> Option<Cgroup> {
+        self.cgroup.as_deref().map(|dir| Cgroup::at(dir).with_v1(self.cgroup_v1.clone()))
+    }
+
     /// The state to be told, with `status` and, while there is a process, `pid`.
     pub fn oci(&self, status: Status, pid: i32) -> OciState {
         OciState {

@@ -4,13 +4,16 @@ use crate::confine;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
+use crate::plan::create::path_v1;
 use crate::plan::validate::Check;
-use crate::plan::{change, resources};
-use crate::state::{Status, file};
-use ctr_isolation::cgroup::{Cgroup, systemd};
+use crate::plan::{change, resources, resources_v1};
+use crate::state::{Record, Status, file};
+use ctr_isolation::cgroup::{self, Cgroup, systemd, v1};
 use ctr_isolation::resctrl::{self, Resctrl};
+use ctr_isolation::sys::fs;
 use oci_spec::runtime::LinuxResources;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 impl Container {
     /// The limits that were asked for, at `create` or by the last [`Container::update`].
@@ -45,7 +48,7 @@ impl Container {
         let held = self.resources()?;
         let merged = change::merge(&held, change).map_err(|error| Error::text(error.to_string()))?;
         let (mut check, mut warnings) = (Check::default(), Vec::new());
-        let all = resources::files(&merged, &mut check, &mut warnings);
+        let all = resources_v1::files(&merged, facts.usable_v1(), &mut check, &mut warnings);
         let rules = change.devices().as_ref().is_some_and(|rules| !rules.is_empty());
         let filter = rules.then(|| resources::device_filter(change, facts, &mut check)).flatten();
         if !check.problems.is_empty() {
@@ -56,15 +59,17 @@ impl Container {
         }
         let named: Vec<_> = all.iter().filter(|(file, _)| change::concerns(change, file)).cloned().collect();
         if !named.is_empty() || filter.is_some() {
-            let cgroup = self.need_cgroup("update")?;
+            let before = self.need_cgroup("update")?;
+            let cgroup = self.with_v1(&before, &named, facts)?;
             check_usage(&cgroup, change)?;
-            let before = remember(&cgroup, &named);
-            let set = self.tell_systemd(&all).and_then(|()| set_all(&cgroup, &named));
+            let texts = remember(&cgroup, &named);
+            let set = self.tell_systemd(&merged).and_then(|()| set_all(&cgroup, &named));
+            let set = set.and_then(|()| gather(&before, &cgroup));
             if let Err(error) = set {
                 // The reason that is told is the first one.
-                let old = resources::files(&held, &mut Check::default(), &mut Vec::new());
-                let _ = self.tell_systemd(&old);
-                for (file, text) in before.iter().rev() {
+                let _ = self.tell_systemd(&held);
+                // Twice, for those that go with another only when that is what it was.
+                for (file, text) in texts.iter().rev().chain(&texts) {
                     let _ = cgroup.write(file, text);
                 }
                 return Err(error);
@@ -79,10 +84,41 @@ impl Container {
     }
 
     /// systemd writes what it knows of whenever it reloads.
-    fn tell_systemd(&self, files: &[resources::File]) -> Result<()> {
+    fn tell_systemd(&self, limits: &LinuxResources) -> Result<()> {
         let Some(unit) = &self.record.unit else { return Ok(()) };
-        let properties = resources::limit_properties(files);
+        let files = resources::files(limits, &mut Check::default(), &mut Vec::new());
+        let properties = resources::limit_properties(&files);
         Ok(systemd::set_unit_properties(confine::bus(&self.record), unit, &properties)?)
+    }
+
+    /// The same cgroup, with what `limits` need of version 1 and it has not yet.
+    fn with_v1(&self, cgroup: &Cgroup, limits: &[resources::File], facts: &Facts) -> Result<Cgroup> {
+        let mut missing = resources_v1::needed(limits, facts.usable_v1());
+        missing.retain(|name, _| !cgroup.v1().contains_key(name));
+        if missing.is_empty() {
+            return Ok(cgroup.clone());
+        }
+        // Where its first process still is, is where its maker was.
+        let text = fs::read_small(Path::new(&format!("/proc/{}/cgroup", self.record.pid)))?;
+        let now = v1::paths_from_proc(&text);
+        let linux = self.bundle()?.spec.linux().clone().unwrap_or_default();
+        let given = linux.cgroups_path().clone().unwrap_or_default();
+        for (name, path) in &mut missing {
+            let own = now.get(name).map_or(Path::new("/"), PathBuf::as_path);
+            *path = match self.record.unit {
+                Some(_) => cgroup::path_from_proc(&text).unwrap_or(Path::new("/")).to_owned(),
+                None => path_v1(&given, &self.record.id, own),
+            };
+        }
+        let new = Cgroup::at(cgroup.dir()).with_v1(v1::directories(&missing, &facts.v1));
+        confine::refuse_used(&Cgroup::at(Path::new("")).with_v1(new.v1().clone()))?;
+        let all = cgroup.v1().iter().chain(new.v1()).map(|(name, dir)| (name.clone(), dir.clone())).collect();
+        let whole = Cgroup::at(cgroup.dir()).with_v1(all);
+        if let Some(record) = self.entry.record()? {
+            self.entry.write(&Record { cgroup_v1: whole.v1().clone(), ..record })?;
+        }
+        new.create_v1()?;
+        Ok(whole)
     }
 
     fn set_schemata(&self, lines: &[String]) -> Result<()> {
@@ -117,13 +153,41 @@ fn check_usage(cgroup: &Cgroup, change: &LinuxResources) -> Result<()> {
     }
 }
 
+/// Puts every process of `before` into what `now` has more of version 1.
+fn gather(before: &Cgroup, now: &Cgroup) -> Result<()> {
+    let new = now.v1().iter().filter(|(name, _)| !before.v1().contains_key(*name));
+    let new: v1::Paths = new.map(|(name, dir)| (name.clone(), dir.clone())).collect();
+    let parts = Cgroup::at(before.dir()).with_v1(new.clone());
+    // What a process makes meanwhile is where that was.
+    for _ in 0..16 {
+        let inside = |dir: &PathBuf| Cgroup::at(dir).processes().unwrap_or_default();
+        let inside: Vec<Vec<i32>> = new.values().map(inside).collect();
+        let all = before.processes()?;
+        let outside = |pid: &&i32| inside.iter().any(|pids| !pids.contains(pid));
+        let outside: Vec<&i32> = all.iter().filter(outside).collect();
+        if outside.is_empty() {
+            return Ok(());
+        }
+        for pid in outside {
+            match parts.add_v1(*pid) {
+                Err(error) if error.errno != libc::ESRCH => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+    Err(Error::text(
+        "its processes multiply faster than they can be put under the new limit: `pause` it first",
+    ))
+}
+
 /// Sets the limits.
 fn set_all(cgroup: &Cgroup, limits: &[resources::File]) -> Result<()> {
-    if limits.iter().any(|(file, _)| file == "cpu.max")
-        && cgroup.number("cpu.max.burst").is_some_and(|burst| burst > 0)
-    {
-        // The quota may go below it; what is wanted of it comes after.
-        cgroup.write("cpu.max.burst", "0")?;
+    for (quota, burst) in [("cpu.max", "cpu.max.burst"), ("cpu.cfs_quota_us", "cpu.cfs_burst_us")] {
+        if limits.iter().any(|(file, _)| file == quota) && cgroup.number(burst).is_some_and(|burst| burst > 0)
+        {
+            // The quota may go below it; what is wanted of it comes after.
+            cgroup.write(burst, "0")?;
+        }
     }
     confine::limit(cgroup, limits, false)
 }

@@ -27,11 +27,11 @@ pub enum Look {
 /// What the cgroups above count now, to be compared at the end; those without counters are left out.
 pub fn above(cgroup: &Cgroup) -> Vec<Level> {
     let level = |cgroup: Cgroup| {
-        let memory = cgroup.counters("memory.events.local");
+        let exhausted = cgroup.exhausted();
         let pids = cgroup.counters("pids.events.local");
-        let any = memory.is_some() || pids.is_some();
+        let any = exhausted.is_some() || pids.is_some();
         any.then(|| Level {
-            exhausted: count(memory.as_ref(), "oom"),
+            exhausted: exhausted.unwrap_or(0),
             refused: count(pids.as_ref(), "max"),
             cgroup: cgroup.dir().to_owned(),
         })
@@ -50,8 +50,9 @@ fn risen(cgroup: &Cgroup, before: &[Level]) -> Above {
     let highest = cgroup.ancestors().last();
     Above {
         risen: above(cgroup).into_iter().filter_map(since).collect(),
-        // Only the root of all has no type.
-        hidden: highest.is_none_or(|highest| highest.text("cgroup.type").is_some()),
+        // Only the root of all has no type. In version 1 a limit that was reached before may be reached again unseen.
+        hidden: highest.is_none_or(|highest| highest.text("cgroup.type").is_some())
+            || cgroup.v1().contains_key("memory"),
     }
 }
 
@@ -337,7 +338,7 @@ pub fn claim(directory: &Path) -> bool {
 
 /// What the container of `record`, which could not be made, has used until then.
 pub fn of_failed(record: &Record) -> (Usage, Option<Above>) {
-    let Some(cgroup) = record.cgroup.as_deref().filter(|_| record.pid != 0).map(Cgroup::at) else {
+    let Some(cgroup) = record.own_cgroup().filter(|_| record.pid != 0) else {
         return Default::default();
     };
     (usage(&cgroup, Look::Whole), Some(risen(&cgroup, &record.above)))

@@ -7,6 +7,7 @@
 mod check;
 
 use ctr_runtime::bundle::Bundle;
+use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{Manager, Plan, Request, create, describe, exec, ns};
 use std::path::Path;
 
@@ -63,5 +64,63 @@ fn an_id_that_is_none_is_refused() {
         let bundle = Bundle::parse("/bundle".into(), serde_json::to_vec(&json).unwrap()).unwrap();
         let error = create::create(&bundle, &request(false), &check::facts(0)).unwrap_err().to_string();
         assert!(error.contains(&format!("/process/user/{key}")), "{error}");
+    }
+}
+
+/// Hybrid: of version 1 a container is in what its limits need, or, where its caller has a place for it, in all there is.
+#[test]
+fn version_1_is_used_where_it_is_needed() {
+    let own = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "/own".into())).collect();
+    let hybrid = |uid: u32| {
+        let mut facts = check::facts(uid);
+        facts.hierarchy.as_mut().unwrap().unified = false;
+        Facts { v1: own(&["cpu", "freezer", "memory"]), ..facts }
+    };
+    let plan = |name: &str, change: &dyn Fn(&mut serde_json::Value), request: &Request, facts: &Facts| {
+        let mut json: serde_json::Value = serde_json::from_slice(&bundle(name).text).unwrap();
+        change(&mut json);
+        let bundle = Bundle::parse("/bundle".into(), serde_json::to_vec(&json).unwrap()).unwrap();
+        create::create(&bundle, request, facts)
+    };
+    let limit = |json: &mut serde_json::Value| {
+        json["linux"]["resources"]["memory"] = serde_json::json!({"limit": 9 << 20})
+    };
+    let place = |json: &mut serde_json::Value| json["linux"]["cgroupsPath"] = "/there/web".into();
+    let nothing = |_: &mut serde_json::Value| {};
+    let paths = |plan: &Plan| -> Vec<(String, String)> {
+        let v1 = &plan.cgroup.as_ref().unwrap().v1;
+        v1.iter().map(|(name, path)| (name.clone(), path.display().to_string())).collect()
+    };
+    let pairs = |names: &[&str], path: &str| -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).to_owned(), path.to_owned())).collect()
+    };
+    let without = plan("default.json", &nothing, &request(false), &hybrid(0)).unwrap();
+    assert_eq!((paths(&without), without.init.at_once), (vec![], true));
+    let limited = plan("default.json", &limit, &request(false), &hybrid(0)).unwrap();
+    assert_eq!(paths(&limited), pairs(&["memory"], "/own/web"));
+    assert_eq!((limited.init.at_once, limited.init.unshare_cgroup), (false, true), "it waits to be put in");
+    assert!(words(&limited).contains("cgroup: make /own/web for memory, which is in version 1\n"));
+    assert!(words(&limited).contains("cgroup: write \"9437184\" to memory.limit_in_bytes\n"));
+    let placed = plan("default.json", &place, &request(false), &hybrid(0)).unwrap();
+    assert_eq!(paths(&placed), pairs(&["cpu", "freezer", "memory"], "/there/web"));
+    let counted = Request { counted: true, ..request(false) };
+    assert_eq!(
+        paths(&plan("default.json", &nothing, &counted, &hybrid(0)).unwrap()),
+        pairs(&["cpu", "memory"], "/own/web")
+    );
+    // /proc names them on a host with version 2 alone as well, if they were mounted before.
+    let unified = Facts { v1: own(&["memory"]), ..check::facts(0) };
+    assert_eq!(paths(&plan("default.json", &limit, &request(false), &unified).unwrap()), vec![]);
+    // Others than the host's root are told.
+    let why =
+        "memory.max to 9437184: the limit needs the cgroup controller memory, which is in version 1 here";
+    let inside = Facts { in_user_namespace: true, ..hybrid(0) };
+    for (name, facts) in [("rootless.json", hybrid(1000)), ("default.json", inside)] {
+        let error = plan(name, &limit, &request(false), &facts).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let best_effort = Request { best_effort: true, ..request(false) };
+        let plan = plan(name, &limit, &best_effort, &facts).unwrap();
+        assert!(plan.warnings.iter().any(|warning| warning.contains(why)), "{:?}", plan.warnings);
+        assert!(plan.cgroup.unwrap().files.is_empty());
     }
 }

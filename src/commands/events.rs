@@ -4,12 +4,13 @@ use super::context::Context;
 use crate::cli::limits::Events;
 use crate::output;
 use anyhow::{Context as _, Result, bail};
-use ctr_isolation::cgroup::Cgroup;
 use ctr_isolation::cgroup::stat::{Counters, Pressure};
+use ctr_isolation::cgroup::{Cgroup, v1};
 use ctr_isolation::schedule::cpu_list;
 use ctr_runtime::Status;
 use ctr_runtime::container::Container;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::{Map, Value, json};
 use std::os::fd::AsFd;
@@ -61,6 +62,8 @@ fn print(id: &str, kind: &str, data: Option<Value>) -> Result<bool> {
 struct Watch<'a> {
     cgroup: &'a Cgroup,
     inotify: Inotify,
+    /// The same of a controller in version 1.
+    memory: Option<EventFd>,
     seen: u64,
 }
 
@@ -75,7 +78,7 @@ impl<'a> Watch<'a> {
                 inotify.add_watch(&path, AddWatchFlags::IN_MODIFY).with_context(what)?;
             }
         }
-        Ok(Watch { cgroup, inotify, seen: kills(cgroup) })
+        Ok(Watch { cgroup, inotify, memory: v1::watch_memory(cgroup)?, seen: kills(cgroup) })
     }
 
     /// Waits until a file has changed, the container ends or the time is over; how often memory has run out meanwhile.
@@ -83,6 +86,7 @@ impl<'a> Watch<'a> {
         let process = ctr_runtime::container::open_process(&container.record);
         let mut fds = vec![PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
         fds.extend(process.as_ref().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.memory.as_ref().map(|memory| PollFd::new(memory.as_fd(), PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(most.as_millis().clamp(1, 1 << 30)).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -90,7 +94,16 @@ impl<'a> Watch<'a> {
         }
         // All that has come; what it was, the file says.
         let _ = self.inotify.read_events();
-        let (before, now) = (self.seen, kills(self.cgroup));
+        let has_run_out = self.memory.as_ref().is_some_and(|memory| memory.read().is_ok());
+        let (before, mut now) = (self.seen, kills(self.cgroup));
+        // In version 1 it is told before the kernel kills.
+        for _ in 0..100 {
+            if !has_run_out || now > before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            now = kills(self.cgroup);
+        }
         self.seen = now.max(before);
         Ok(now.saturating_sub(before))
     }

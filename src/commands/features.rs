@@ -39,7 +39,7 @@ pub fn features() -> Result<Features> {
 }
 
 fn linux() -> Result<LinuxFeature> {
-    let cgroup = CgroupBuilder::default().v1(false).v2(true).systemd(true).systemd_user(true).rdma(true);
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true);
     let rdt = IntelRdtBuilder::default().enabled(true).schemata(true).monitoring(true);
     let policy = MemoryPolicyBuilder::default().modes(strings(&POLICY_MODES)).flags(strings(&POLICY_FLAGS));
     let idmap = IDMapBuilder::default().enabled(true).build()?;
@@ -158,7 +158,9 @@ mod tests {
         let document = serde_json::to_value(features().unwrap()).unwrap();
         assert_eq!(document["ociVersionMin"], "1.0.0");
         assert_eq!(document["ociVersionMax"], "1.3.0");
-        assert_eq!(document["linux"]["cgroup"]["systemdUser"], true);
+        for kind in ["v1", "v2", "systemdUser"] {
+            assert_eq!(document["linux"]["cgroup"][kind], true, "{kind}");
+        }
         assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         let options = document["mountOptions"].as_array().unwrap();
         for option in ["rbind", "rro", "ridmap", "tmpcopyup"] {

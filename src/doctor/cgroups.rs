@@ -9,14 +9,11 @@ use std::{
 use ctr_isolation::{
     Error, Result,
     attempt::attempt,
-    cgroup::{Cgroup, Hierarchy},
+    cgroup::{Cgroup, Hierarchy, v1},
     sys::fs::is_writable,
 };
 
-use super::{
-    Finding,
-    host::{Host, read},
-};
+use super::{Finding, host::Host};
 
 /// What `run --memory`, `--pids` and `--cpus` need.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
@@ -34,7 +31,7 @@ pub(super) fn probe(host: &Host) -> Vec<Finding> {
         Ok(scratch) => scratch,
         Err(error) => {
             let mut findings = vec![first, refused(host, hierarchy, tried, &error)];
-            let here = Here::look(hierarchy, &parent, None);
+            let here = Here::look(host, hierarchy, &parent, None);
             // What no cgroup of one's own would change.
             if NEEDED.iter().any(|name| here.old.iter().any(|old| old == name)) {
                 findings.push(controllers(host, &parent, &here));
@@ -43,7 +40,7 @@ pub(super) fn probe(host: &Host) -> Vec<Finding> {
             return findings;
         }
     };
-    let here = Here::look(hierarchy, &parent, Some(&scratch.0));
+    let here = Here::look(host, hierarchy, &parent, Some(&scratch.0));
     let mut findings = vec![
         first,
         Finding::ok("cgroup", tried, format!("containers get theirs in {}", shown(&parent))),
@@ -101,7 +98,7 @@ fn version(host: &Host) -> Finding {
             format!("hybrid: cgroup v2 at {}, with version 1 beside it", mount.display()),
         ),
         None => {
-            let is_old = !version_1(&read("/proc/self/cgroup")).is_empty();
+            let is_old = !host.facts.v1.is_empty();
             let found = if is_old { "cgroup v1 alone" } else { "no cgroups are mounted" };
             let loses = "every limit, pause, and the sure end of all processes of a container";
             let mend =
@@ -173,6 +170,8 @@ struct Here {
     ready: Vec<String>,
     /// Those of version 1.
     old: Vec<String>,
+    /// Those of them that containers of ours get all the same.
+    usable: Vec<String>,
     /// Those the root of version 2 has.
     top: Vec<String>,
     /// That is the root of a cgroup namespace, not of all cgroups.
@@ -183,7 +182,7 @@ struct Here {
 
 impl Here {
     /// With `scratch`, a cgroup where those of containers would be, if one can be made.
-    fn look(hierarchy: &Hierarchy, parent: &Cgroup, scratch: Option<&Cgroup>) -> Here {
+    fn look(host: &Host, hierarchy: &Hierarchy, parent: &Cgroup, scratch: Option<&Cgroup>) -> Here {
         let mut enabled = Vec::new();
         if let Some(scratch) = scratch {
             enabled = scratch.controllers().unwrap_or_default();
@@ -195,11 +194,17 @@ impl Here {
         let arrives = |name: &&String| way.iter().all(|part| part.lets_through(name));
         let ready = top.iter().filter(|name| !enabled.contains(name)).filter(arrives).cloned().collect();
         let is_part = hierarchy.mount.join("cgroup.type").exists();
-        Here { enabled, ready, old: version_1(&read("/proc/self/cgroup")), top, is_part, way }
+        let names = |paths: &v1::Paths| -> Vec<String> {
+            let names = paths.keys().filter(|name| !name.contains('='));
+            names.map(|name| if name == "blkio" { "io" } else { name }.to_owned()).collect()
+        };
+        let (old, usable) =
+            (names(&host.facts.v1), names(&v1::directories(host.facts.usable_v1(), &host.facts.v1)));
+        Here { enabled, ready, old, usable, top, is_part, way }
     }
 
     fn has(&self, name: &str) -> bool {
-        self.enabled.iter().chain(&self.ready).any(|found| found == name)
+        self.enabled.iter().chain(&self.ready).chain(&self.usable).any(|found| found == name)
     }
 }
 
@@ -250,13 +255,6 @@ impl Way {
     }
 }
 
-/// The controllers of version 1 that the text of `/proc/PID/cgroup` names, by their names in version 2.
-fn version_1(text: &str) -> Vec<String> {
-    let lists = text.lines().filter_map(|line| line.split(':').nth(1));
-    let names = lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty() && !name.contains('='));
-    names.map(|name| if name == "blkio" { "io" } else { name }.to_owned()).collect()
-}
-
 fn controllers(host: &Host, parent: &Cgroup, here: &Here) -> Finding {
     let enabled = if here.enabled.is_empty() { "" } else { ", and enabled them in ours" };
     let tried = format!("looked which controllers reach cgroups in {}{enabled}", shown(parent));
@@ -270,6 +268,10 @@ fn controllers(host: &Host, parent: &Cgroup, here: &Here) -> Finding {
         (false, true) => on,
         (true, false) => format!("{ready}, which are enabled with the first container"),
         (false, false) => format!("{on}; and {ready}, which are enabled with the first container"),
+    };
+    let has = match here.usable.as_slice() {
+        [] => has,
+        usable => format!("{has} in version 2; in version 1, which root may use: {}", usable.join(" ")),
     };
     let absent = [needed.as_slice(), useful.as_slice()].concat();
     let Some(first) = absent.first() else { return Finding::ok("controllers", tried, has) };
@@ -397,17 +399,5 @@ fn pressure(host: &Host, scratch: Option<&Cgroup>) -> Finding {
             Some(host.boot_with("psi=1")),
         )
         .because(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controllers_of_version_1_are_found() {
-        let text = "9:name=systemd:/\n8:pids:/\n7:blkio:/a\n3:cpu,cpuacct:/\n0::/x\n";
-        assert_eq!(version_1(text), ["pids", "io", "cpu", "cpuacct"]);
-        assert_eq!(version_1("0::/user.slice\n"), [""; 0]);
     }
 }

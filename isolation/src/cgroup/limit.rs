@@ -1,6 +1,6 @@
 //! Setting a limit, and seeing that it holds.
 
-use super::Cgroup;
+use super::{Cgroup, v1};
 use crate::schedule::cpu_list;
 use crate::sys::fs;
 use crate::{Error, Result};
@@ -36,13 +36,21 @@ impl Cgroup {
         }
         Err(Error::new(format!(
             "{} reads {:?} after {value:?} was written to it: somebody else writes it, too",
-            self.dir.join(file).display(),
+            self.path_of(file).display(),
             text.trim_end()
         )))
     }
 
     /// Why this cgroup lacks the files of `controller`.
     fn why_missing(&self, controller: &str) -> String {
+        if controller.starts_with("net_") {
+            return format!("version 2 has no such limit, and {controller} of version 1 is not mounted here");
+        }
+        if self.v1().contains_key(v1::controller_of(controller)) {
+            return format!(
+                "the controller {controller}, which is in version 1 here, does not have this limit"
+            );
+        }
         let lacks = |file: &str, cgroup: &Cgroup| {
             let text = cgroup.text(file).unwrap_or_default();
             !text.split_whitespace().any(|name| name == controller)
@@ -71,7 +79,8 @@ impl Cgroup {
 
 /// `8:1 rbps=1` as `8:0 rbps=1`: the kernel limits disks, and says `ENODEV` for one's partition.
 fn of_whole_disk(file: &str, value: &str) -> String {
-    let device = value.split_once(' ').filter(|(device, _)| file.starts_with("io.") && device.contains(':'));
+    let is_limit = file.starts_with("io.") || file.starts_with("blkio.");
+    let device = value.split_once(' ').filter(|(device, _)| is_limit && device.contains(':'));
     let disk = device.and_then(|(device, limit)| {
         let partition = Path::new("/sys/dev/block").join(device);
         if !partition.join("partition").exists() {
@@ -99,7 +108,16 @@ pub fn holds(file: &str, value: &str, text: &str) -> bool {
             let wanted = value.strip_prefix("default ").unwrap_or(value);
             text.lines().any(|line| line == wanted || line.strip_prefix("default ") == Some(wanted))
         }
-        _ if file.starts_with("memory.") || file.starts_with("hugetlb.") => {
+        "memory.oom_control" => {
+            text.lines().any(|line| line.strip_prefix("oom_kill_disable ") == Some(value))
+        }
+        "net_prio.ifpriomap" => text.lines().any(|line| line == value),
+        _ if file.starts_with("blkio.") && value.contains(' ') => device_rate(value, text),
+        // No limit, as version 1 says it: more than there can be.
+        _ if value == "-1" && file.ends_with("_in_bytes") => {
+            text.parse::<u64>().is_ok_and(|read| read >= 1 << 62)
+        }
+        _ if file.starts_with("memory.") && file != "memory.swappiness" || file.starts_with("hugetlb.") => {
             match (value.parse(), text.parse()) {
                 (Ok(wanted), Ok(read)) => rounded(file, wanted, read),
                 // More than the kernel can count is no limit.
@@ -108,7 +126,8 @@ pub fn holds(file: &str, value: &str, text: &str) -> bool {
                 (Err(_), _) => value != "max" || text == "max",
             }
         }
-        "pids.max" | "cpu.weight" | "cpu.max.burst" | "cpu.idle" => value.trim() == text,
+        "pids.max" | "memory.swappiness" | "net_cls.classid" => value.trim() == text,
+        _ if file.starts_with("cpu.") || file.starts_with("blkio.") => value.trim() == text,
         // What the kernel makes of any other, it alone knows.
         _ => true,
     }
@@ -152,6 +171,13 @@ fn keyed(value: &str, text: &str) -> bool {
     wanted.split(' ').all(|part| read.contains(&part) || part.ends_with("=max") && line.is_none())
 }
 
+/// `8:0 1048576`, where 0 is no limit, and has no line.
+fn device_rate(value: &str, text: &str) -> bool {
+    let (device, wanted) = value.split_once(' ').unwrap_or((value, ""));
+    let read = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
+    read.unwrap_or("0") == wanted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +203,16 @@ mod tests {
             ("memory.max", "9223372036854775807", "max\n"),
             ("memory.high", "64M", "67108864\n"),
             ("misc.max", "anything", "else"),
+            ("memory.limit_in_bytes", "-1", "9223372036854771712\n"),
+            ("memory.limit_in_bytes", "10000000", "9998336\n"),
+            ("memory.oom_control", "1", "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n"),
+            ("memory.swappiness", "10", "10\n"),
+            ("cpu.cfs_quota_us", "-1", "-1\n"),
+            ("cpu.shares", "512", "512\n"),
+            ("blkio.throttle.read_bps_device", "8:0 100", "8:0 100\n8:16 7\n"),
+            ("blkio.throttle.read_bps_device", "8:0 0", ""),
+            ("hugetlb.2MB.limit_in_bytes", "3000000", "2097152\n"),
+            ("net_prio.ifpriomap", "eth0 5", "lo 0\neth0 5\n"),
         ] {
             assert!(holds(file, value, text), "{file} {value} {text:?}");
         }
@@ -195,6 +231,11 @@ mod tests {
             ("io.max", "8:0 rbps=1048576", "8:16 rbps=1048576 wbps=max riops=max wiops=max\n"),
             ("io.max", "8:0 rbps=1048576", ""),
             ("io.weight", "200", "default 100\n"),
+            ("memory.limit_in_bytes", "-1", "67108864\n"),
+            ("memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
+            ("memory.swappiness", "10", "60\n"),
+            ("cpu.shares", "1", "2\n"),
+            ("blkio.throttle.read_bps_device", "8:0 100", "8:16 100\n"),
         ] {
             assert!(!holds(file, value, text), "{file} {value} {text:?}");
         }

@@ -1,9 +1,10 @@
-//! Control groups, version 2 (cgroups(7), the kernel's cgroup-v2.rst).
+//! Control groups, version 2 (cgroups(7), the kernel's cgroup-v2.rst), and controllers that are still in version 1.
 
 pub mod devices;
 pub mod limit;
 pub mod stat;
 pub mod systemd;
+pub mod v1;
 
 use crate::sys::bpf;
 use crate::sys::fs;
@@ -41,7 +42,7 @@ impl Hierarchy {
     /// The cgroup `path`, which begins at the mount point.
     pub fn cgroup(&self, path: &Path) -> Cgroup {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        Cgroup { dir: self.mount.join(inside), mount: self.mount.clone() }
+        Cgroup { dir: self.mount.join(inside), mount: self.mount.clone(), old: v1::Paths::new() }
     }
 }
 
@@ -55,12 +56,44 @@ pub fn path_from_proc(text: &str) -> Option<&Path> {
 pub struct Cgroup {
     dir: PathBuf,
     mount: PathBuf,
+    /// The directories of those that are one with it in hierarchies of version 1, by controller.
+    old: v1::Paths,
 }
 
 impl Cgroup {
     /// The cgroup whose directory is `dir`, made before.
     pub fn at(dir: &Path) -> Self {
-        Cgroup { dir: dir.to_owned(), mount: dir.to_owned() }
+        Cgroup { dir: dir.to_owned(), mount: dir.to_owned(), old: v1::Paths::new() }
+    }
+
+    /// The same, for some controllers with a directory in version 1.
+    #[must_use]
+    pub fn with_v1(self, old: v1::Paths) -> Self {
+        Cgroup { old, ..self }
+    }
+
+    /// Its directories in version 1, by controller.
+    pub fn v1(&self) -> &v1::Paths {
+        &self.old
+    }
+
+    /// Its directories in version 1, each once.
+    fn old_dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        let first = |(at, dir): &(usize, &PathBuf)| !self.old.values().take(*at).any(|before| before == *dir);
+        self.old.values().enumerate().filter(first).map(|(_, dir)| dir)
+    }
+
+    /// The directory in version 1 that has to do with `file`. Pressure is told by version 2 alone.
+    fn old_dir(&self, file: &str) -> Option<&PathBuf> {
+        if self.old.is_empty() || file.ends_with(".pressure") {
+            return None;
+        }
+        self.old.get(v1::controller_of(file))
+    }
+
+    /// Where `file` is.
+    pub(crate) fn path_of(&self, file: &str) -> PathBuf {
+        self.old_dir(file).unwrap_or(&self.dir).join(file)
     }
 
     /// Its directory.
@@ -85,7 +118,15 @@ impl Cgroup {
                 _ => {}
             }
         }
-        Ok(())
+        self.create_v1()
+    }
+
+    /// Makes what of it is in version 1.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn create_v1(&self) -> Result<()> {
+        self.old.iter().try_for_each(|(controller, dir)| v1::create(controller, dir))
     }
 
     /// Whether it exists.
@@ -107,7 +148,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's; `ENOENT` when the controller of the file is not enabled here.
     pub fn write(&self, file: &str, value: &str) -> Result<()> {
-        let path = self.dir.join(file);
+        let path = self.path_of(file);
         File::options()
             .write(true)
             .open(&path)
@@ -115,13 +156,15 @@ impl Cgroup {
             .doing(|| format!("write {value:?} to {}", path.display()))
     }
 
-    /// Reads the file `file`.
+    /// Reads the file `file`. Of a controller that is in version 1 it is told as version 2 would.
     ///
     /// # Errors
     /// The kernel's.
     pub fn read(&self, file: &str) -> Result<String> {
-        let path = self.dir.join(file);
-        fs::read_small(&path)
+        match self.old_dir(file) {
+            Some(dir) => v1::read(self, dir, file),
+            None => fs::read_small(&self.dir.join(file)),
+        }
     }
 
     /// The controllers it has.
@@ -151,7 +194,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's, or that ever more processes come.
     pub fn make_room(&self, name: &str) -> Result<()> {
-        let leaf = Cgroup { dir: self.dir.join(name), mount: self.mount.clone() };
+        let leaf = Cgroup::at(&self.dir.join(name));
         match std::fs::create_dir(&leaf.dir) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).doing(|| format!("make cgroup {}", leaf.dir.display()));
@@ -180,6 +223,14 @@ impl Cgroup {
     /// The kernel's; `EBUSY` when it has children with controllers.
     pub fn add(&self, pid: i32) -> Result<()> {
         self.write("cgroup.procs", &pid.to_string())
+    }
+
+    /// Puts the process `pid` into what of it is in version 1: nothing is cloned into that.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_v1(&self, pid: i32) -> Result<()> {
+        self.old_dirs().try_for_each(|dir| v1::add(dir, pid))
     }
 
     /// The processes in it and in the cgroups below.
@@ -260,11 +311,9 @@ impl Cgroup {
 
     /// Removes it if nothing is in it, neither processes nor cgroups; true when it is gone.
     pub fn remove_empty(&self) -> bool {
-        match std::fs::remove_dir(&self.dir) {
-            // Of a read-only file system the kernel says so first, even where nothing is.
-            Err(_) => !self.exists(),
-            Ok(()) => true,
-        }
+        // Of a read-only file system the kernel says so first, even where nothing is.
+        let stays = |dir: &&PathBuf| std::fs::remove_dir(dir).is_err() && dir.is_dir();
+        std::iter::once(&self.dir).chain(self.old_dirs()).filter(stays).count() == 0
     }
 
     /// Removes it and the cgroups below, whose processes must have ended; waits for the last to go, `timeout` at most.
@@ -273,6 +322,12 @@ impl Cgroup {
     /// `EBUSY` when a process is still there.
     pub fn remove(&self, timeout: Duration) -> Result<()> {
         let until = Instant::now() + timeout;
+        std::iter::once(&self.dir)
+            .chain(self.old_dirs())
+            .try_for_each(|dir| Cgroup::at(dir).remove_until(until))
+    }
+
+    fn remove_until(&self, until: Instant) -> Result<()> {
         loop {
             match self.remove_once() {
                 Ok(()) => return Ok(()),
@@ -301,7 +356,7 @@ impl Cgroup {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         entries
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| Cgroup { dir: entry.path(), mount: self.mount.clone() })
+            .map(|entry| Cgroup::at(&entry.path()))
             .collect()
     }
 

@@ -3,9 +3,10 @@
 //! A file that is not there, because its controller is not enabled or the kernel is too old for it, is `None`: nothing
 //! is known, which is no error. A word that makes no sense is left out, so that new ones do no harm.
 
-use super::Cgroup;
+use super::{Cgroup, v1};
 use std::collections::BTreeMap;
 use std::iter::successors;
+use std::path::Path;
 
 /// Counters by name, as a flat keyed file has them: `memory.events`, `cpu.stat`, `memory.stat`, `pids.events` ...
 pub type Counters = BTreeMap<String, u64>;
@@ -144,8 +145,12 @@ impl Cgroup {
 
     /// The sizes of huge pages that it can be limited in, as its files name them: `2MB`, `1GB`.
     pub fn huge_page_sizes(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.dir()).into_iter().flatten().flatten();
-        let size = |name: &str| Some(name.strip_prefix("hugetlb.")?.strip_suffix(".max")?.to_owned());
+        let (dir, limit) = match self.v1().get("hugetlb") {
+            Some(dir) => (dir.as_path(), ".limit_in_bytes"),
+            None => (self.dir(), ".max"),
+        };
+        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let size = |name: &str| Some(name.strip_prefix("hugetlb.")?.strip_suffix(limit)?.to_owned());
         let sizes = names.filter_map(|entry| size(entry.file_name().to_str()?));
         // `hugetlb.2MB.rsvd.max` is of the same size.
         let mut sizes: Vec<String> = sizes.filter(|size| !size.contains('.')).collect();
@@ -153,14 +158,35 @@ impl Cgroup {
         sizes
     }
 
-    /// The cgroups above it that we see, the nearest first.
+    /// The cgroups above it that we see, the nearest first; in each hierarchy of version 1 there are others.
     pub fn ancestors(&self) -> impl Iterator<Item = Cgroup> + use<> {
-        successors(self.parent(), Cgroup::parent)
+        let old: Vec<Cgroup> = self.old_dirs().map(|dir| self.in_hierarchy(dir)).collect();
+        let old = old.into_iter().flat_map(|cgroup| successors(cgroup.parent(), Cgroup::parent));
+        successors(self.parent(), Cgroup::parent).chain(old)
+    }
+
+    /// What of it is in the hierarchy where its directory is `dir`.
+    fn in_hierarchy(&self, dir: &Path) -> Cgroup {
+        let old = self.v1().iter().filter(|(_, other)| other.as_path() == dir);
+        Cgroup::at(dir).with_v1(old.map(|(name, dir)| (name.clone(), dir.clone())).collect())
     }
 
     fn parent(&self) -> Option<Cgroup> {
-        let dir = self.dir.parent()?.to_owned();
-        dir.join("cgroup.procs").exists().then(|| Cgroup { dir, mount: self.mount.clone() })
+        let dir = self.dir.parent()?;
+        let above = |old: &v1::Paths| old.keys().map(|name| (name.clone(), dir.to_owned())).collect();
+        // Controllers of version 1 that have a directory of their own are not above this one.
+        let old =
+            if self.v1().values().all(|old| *old == self.dir) { above(self.v1()) } else { v1::Paths::new() };
+        dir.join("cgroup.procs").exists().then(|| Cgroup::at(dir).with_v1(old))
+    }
+
+    /// How often its memory was used up, by its own limit: as told by version 2, or, in version 1, how often the limit
+    /// was reached.
+    pub fn exhausted(&self) -> Option<u64> {
+        if let Some(dir) = self.v1().get("memory") {
+            return v1::reached(dir).ok();
+        }
+        Some(self.counters("memory.events.local")?.get("oom").copied().unwrap_or(0))
     }
 }
 

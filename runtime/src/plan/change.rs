@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// The limits `before` with `change` laid over them. What the change does not name keeps its value, and so it does where
 /// the change says 0 or nothing, which to engines means the same; 0 counts where it is a value of its own (burst, idle,
-/// and the rates of devices, which it lifts). Entries of lists are told apart by device or page size; device rules, whose
+/// swappiness, and the rates of devices, which it lifts). Entries of lists are told apart by device or page size; device rules, whose
 /// order matters, take each other's place as a whole.
 ///
 /// # Errors
@@ -40,7 +40,9 @@ fn says_something(key: &str, value: &Value) -> bool {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0) || matches!(key, "burst" | "idle" | "rate"),
+        Value::Number(number) => {
+            number.as_f64() != Some(0.0) || matches!(key, "burst" | "idle" | "rate" | "swappiness")
+        }
         _ => true,
     }
 }
@@ -56,20 +58,28 @@ pub fn concerns(change: &LinuxResources, file: &str) -> bool {
     let named = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let quota = named(cpu.quota()) || cpu.period().is_some_and(|period| period != 0);
     match file {
-        "memory.max" => named(memory.limit()),
+        "memory.max" | "memory.limit_in_bytes" => named(memory.limit()),
         // OCI counts memory and swap together.
-        "memory.swap.max" => named(memory.limit()) || named(memory.swap()),
-        "memory.low" => named(memory.reservation()),
+        "memory.swap.max" | "memory.memsw.limit_in_bytes" => named(memory.limit()) || named(memory.swap()),
+        "memory.low" | "memory.soft_limit_in_bytes" => named(memory.reservation()),
+        "memory.swappiness" => memory.swappiness().is_some(),
+        "memory.oom_control" => memory.disable_oom_killer().is_some(),
         // What is idle has no weight of its own.
-        "cpu.weight" | "cpu.idle" => cpu.idle().is_some() || cpu.shares().is_some_and(|shares| shares != 0),
-        "cpu.max" => quota,
+        "cpu.weight" | "cpu.shares" | "cpu.idle" => {
+            cpu.idle().is_some() || cpu.shares().is_some_and(|shares| shares != 0)
+        }
+        "cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us" => quota,
         // It cannot be above the quota, so it is set anew after that.
-        "cpu.max.burst" => quota || cpu.burst().is_some(),
+        "cpu.max.burst" | "cpu.cfs_burst_us" => quota || cpu.burst().is_some(),
         "cpuset.cpus" => cpu.cpus().as_ref().is_some_and(|list| !list.is_empty()),
         "cpuset.mems" => cpu.mems().as_ref().is_some_and(|list| !list.is_empty()),
+        "cpu.rt_period_us" | "cpu.rt_runtime_us" => {
+            cpu.realtime_period().unwrap_or(0) != 0 || named(cpu.realtime_runtime())
+        }
         "pids.max" => change.pids().is_some(),
         _ if change.unified().as_ref().is_some_and(|unified| unified.contains_key(file)) => true,
-        _ if file.starts_with("io.") => change.block_io().is_some(),
+        _ if file.starts_with("net_") => change.network().is_some(),
+        _ if file.starts_with("io.") || file.starts_with("blkio.") => change.block_io().is_some(),
         _ if file.starts_with("hugetlb.") => change.hugepage_limits().is_some(),
         _ => file.starts_with("rdma.") && change.rdma().is_some(),
     }

@@ -5,7 +5,10 @@ use crate::error::{Error, Result};
 use crate::facts::{Delegated, Facts};
 use crate::plan::mounts::{self, Situation};
 use crate::plan::validate::{self, Check};
-use crate::plan::{Cgroup, IdMaps, Init, Launch, Manager, Plan, Rdt, Request, Unit, ns, process, resources};
+use crate::plan::{
+    Cgroup, IdMaps, Init, Launch, Manager, Plan, Rdt, Request, Unit, ns, process, resources, resources_v1,
+};
+use ctr_isolation::cgroup::v1;
 use ctr_isolation::personality;
 use ctr_isolation::root::clean;
 use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, LinuxTimeOffset, ProcessBuilder};
@@ -67,7 +70,7 @@ fn build(
     let hooks = spec.hooks().clone().unwrap_or_default();
     // Without a cgroup of its own yet, a new cgroup namespace would begin at ours.
     let cgroup = cgroup(linux, request, facts, check, warnings);
-    let late_cgroup = cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_some());
+    let late_cgroup = cgroup.as_ref().is_none_or(Cgroup::is_joined_late);
     let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
     let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };
     let filter = process::filter(linux, check);
@@ -77,7 +80,7 @@ fn build(
             && prepare.is_empty()
             && net_devices.is_empty()
             && linux.intel_rdt().is_none()
-            && cgroup.as_ref().is_none_or(|cgroup| cgroup.unit.is_none())
+            && !cgroup.as_ref().is_some_and(Cgroup::is_joined_late)
             // The parent raises them, which cannot be done from inside.
             && !(user_namespace && proc.rlimits().is_some()),
         hold: cgroup.as_ref().is_some_and(|cgroup| cgroup.small.is_some()),
@@ -248,10 +251,17 @@ fn cgroup(
     warnings: &mut Vec<String>,
 ) -> Option<Cgroup> {
     let resources = linux.resources().clone().unwrap_or_default();
-    let files = resources::files(&resources, check, warnings);
+    let mut files = resources_v1::files(&resources, facts.usable_v1(), check, warnings);
+    if facts.usable_v1().is_empty() {
+        refuse_v1(&mut files, facts.hybrid(), request, check, warnings);
+    }
     let none = match request.manager {
         Manager::Nobody => Some("--cgroup-manager disabled forbids one"),
-        _ if facts.hierarchy.is_none() => Some("cgroup version 2 is not mounted at /sys/fs/cgroup"),
+        // Beside version 1 it is of use without a controller: what freezes, kills and filters devices is there alone.
+        _ if facts.hierarchy.is_none() => Some(
+            "cgroup version 2 is mounted neither at /sys/fs/cgroup nor at /sys/fs/cgroup/unified (where root may mount it \
+             beside version 1: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`)",
+        ),
         _ => None,
     };
     if let Some(why) = none {
@@ -270,10 +280,15 @@ fn cgroup(
     // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
     let systemd = request.manager == Manager::Systemd || wanted && facts.systemd && !ours;
     let below = wanted && ours && facts.delegated == Delegated::Below;
-    let unit = systemd.then(|| unit(&given, &request.id, facts, check)).flatten();
+    let limits = || match facts.usable_v1().is_empty() {
+        true => files.clone(),
+        false => resources::files(&resources, &mut Check::default(), &mut Vec::new()),
+    };
+    let unit = systemd.then(|| unit(&given, &request.id, limits(), facts, check)).flatten();
     let asked_for =
         !files.is_empty() || device_filter.is_some() || unit.is_some() || !given.as_os_str().is_empty();
     Some(Cgroup {
+        v1: cgroups_v1(&files, &given, request, facts.usable_v1()),
         path: if below {
             facts.own_cgroup.join(&request.id)
         } else {
@@ -289,6 +304,55 @@ fn cgroup(
     })
 }
 
+/// Of version 1 only the host's root has what it could limit others with.
+fn refuse_v1(
+    files: &mut Vec<resources::File>,
+    old: &v1::Paths,
+    request: &Request,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) {
+    files.retain(|(file, value)| {
+        let controller = v1::controller_of(file);
+        if !old.contains_key(controller) {
+            return true;
+        }
+        let why = format!(
+            "the limit needs the cgroup controller {controller}, which is in version 1 here, for the host's root alone"
+        );
+        match request.best_effort {
+            true => warnings.push(format!("not limited: {file} to {value}: {why}")),
+            false => check.problem("/linux/resources", format!("{file} to {value}: {why}")),
+        }
+        false
+    });
+}
+
+/// The cgroups of version 1: those with limits, or whose counts are wanted; where the caller has a place of its own for the
+/// container, as engines do, all of them, for it will look there. Relative paths are below our own cgroups, as runc has it.
+fn cgroups_v1(files: &[resources::File], given: &Path, request: &Request, old: &v1::Paths) -> v1::Paths {
+    let mut needed = resources_v1::needed(files, old);
+    if !given.as_os_str().is_empty() {
+        needed.clone_from(old);
+    } else if request.counted {
+        let counting = ["memory", "pids", "cpu"].into_iter().filter_map(|name| old.get_key_value(name));
+        needed.extend(counting.map(|(name, path)| (name.clone(), path.clone())));
+    }
+    for own in needed.values_mut() {
+        *own = path_v1(given, &request.id, own);
+    }
+    needed
+}
+
+/// Where `cgroupsPath` leads in a hierarchy of version 1 where `own` is our own cgroup.
+pub fn path_v1(given: &Path, id: &str, own: &Path) -> PathBuf {
+    if given.is_absolute() {
+        return clean(given);
+    }
+    let inside = clean(if given.as_os_str().is_empty() { Path::new(id) } else { given });
+    clean(&own.join(inside.strip_prefix("/").unwrap_or(&inside)))
+}
+
 /// Where `cgroupsPath` leads, as runc has it: an absolute path from the mount point, a relative one (and none, which
 /// is the container's name) beside our own cgroup.
 fn cgroup_path(given: &Path, id: &str, facts: &Facts) -> PathBuf {
@@ -302,7 +366,13 @@ fn cgroup_path(given: &Path, id: &str, facts: &Facts) -> PathBuf {
     clean(&beside.join(inside.strip_prefix("/").unwrap_or(&inside)))
 }
 
-fn unit(given: &Path, id: &str, facts: &Facts, check: &mut Check) -> Option<Unit> {
+fn unit(
+    given: &Path,
+    id: &str,
+    limits: Vec<resources::File>,
+    facts: &Facts,
+    check: &mut Check,
+) -> Option<Unit> {
     let text = given.to_string_lossy();
     let user = !facts.is_root() || facts.in_user_namespace;
     let parts: Vec<&str> = text.split(':').collect();
@@ -329,5 +399,5 @@ fn unit(given: &Path, id: &str, facts: &Facts, check: &mut Check) -> Option<Unit
     } else {
         format!("{prefix}-{name}.scope")
     };
-    Some(Unit { slice: slice.into(), name, user })
+    Some(Unit { slice: slice.into(), name, user, limits })
 }

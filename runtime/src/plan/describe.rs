@@ -70,6 +70,9 @@ fn cgroup(plan: &Plan, steps: &mut Steps) {
             steps.add("cgroup", format!("make {}", cgroup.path.display()));
         }
     }
+    for (controller, path) in &cgroup.v1 {
+        steps.add("cgroup", format!("make {} for {controller}, which is in version 1", path.display()));
+    }
     for (file, value) in &cgroup.files {
         steps.add("cgroup", format!("write {value:?} to {file}"));
     }

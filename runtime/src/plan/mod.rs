@@ -10,8 +10,10 @@ pub mod exec;
 pub mod mounts;
 pub mod process;
 pub mod resources;
+pub mod resources_v1;
 pub mod validate;
 
+use ctr_isolation::cgroup::v1;
 use ctr_isolation::console::Console;
 use ctr_isolation::identity::Identity;
 use ctr_isolation::mount::options::Links;
@@ -64,6 +66,8 @@ pub struct Plan {
 pub struct Cgroup {
     /// Where it is, from the mount point of the hierarchy. For systemd it is found once the unit exists.
     pub path: PathBuf,
+    /// Where it is in hierarchies of version 1, by controller; only for those that are needed there.
+    pub v1: v1::Paths,
     /// The unit to have systemd make.
     pub unit: Option<Unit>,
     /// Files to be written, in order.
@@ -81,6 +85,13 @@ pub struct Cgroup {
     pub make_room: Option<PathBuf>,
 }
 
+impl Cgroup {
+    /// Whether the process is put into it, or a part of it, only when it is there.
+    pub fn is_joined_late(&self) -> bool {
+        self.unit.is_some() || !self.v1.is_empty()
+    }
+}
+
 /// A systemd scope (`slice:prefix:name` of `cgroupsPath`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -90,6 +101,8 @@ pub struct Unit {
     pub name: String,
     /// On the user's own manager instead of the system's.
     pub user: bool,
+    /// The limits, in the words of version 2: systemd itself makes of them what the host has.
+    pub limits: Vec<(String, String)>,
 }
 
 /// How the first process comes to be.

@@ -13,7 +13,7 @@ pub type File = (String, String);
 /// Translates limits; what is not named is left alone. Values that make no sense are noted in `check`, what the kernel
 /// no longer has in `warnings`.
 pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<String>) -> Vec<File> {
-    let mut files = Files(Vec::new());
+    let mut files = Files::default();
     if let Some(memory) = resources.memory() {
         self::memory(memory, &mut files, check, warnings);
     }
@@ -28,17 +28,9 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
     if let Some(io) = resources.block_io() {
         block_io(io, &mut files, check, warnings);
     }
-    for (number, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let (size, value) = (huge.page_size(), amount(huge.limit()));
-        // It becomes the name of a file.
-        let good = limit::huge_page(size).is_some();
-        check.that(good, &format!("/linux/resources/hugepageLimits/{number}/pageSize"), || {
-            format!("{size:?} is not the size of a page, as 64KB, 2MB or 1GB")
-        });
-        if good {
-            files.put(&format!("hugetlb.{size}.max"), value.clone());
-            files.put(&format!("hugetlb.{size}.rsvd.max"), value);
-        }
+    for (size, limit) in page_sizes(resources, check) {
+        files.put(&format!("hugetlb.{size}.max"), amount(limit));
+        files.put(&format!("hugetlb.{size}.rsvd.max"), amount(limit));
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         let part =
@@ -188,20 +180,40 @@ const PROPERTIES: &[(&str, &str)] = &[
     ("pids.max", "TasksMax"),
 ];
 
-struct Files(Vec<File>);
+/// Limits, in the order in which they are set.
+#[derive(Default)]
+pub(super) struct Files(pub(super) Vec<File>);
 
 impl Files {
-    fn put(&mut self, file: &str, value: impl ToString) {
+    pub(super) fn put(&mut self, file: &str, value: impl ToString) {
         self.0.push((file.to_owned(), value.to_string()));
     }
 }
 
+/// The limits of huge pages, by their size. It becomes part of the name of a file.
+pub(super) fn page_sizes(resources: &LinuxResources, check: &mut Check) -> Vec<(String, i64)> {
+    let mut sizes = Vec::new();
+    for (number, huge) in resources.hugepage_limits().iter().flatten().enumerate() {
+        let size = huge.page_size();
+        if limit::huge_page(size).is_some() {
+            sizes.push((size.clone(), huge.limit()));
+        } else {
+            check.problem(
+                format!("/linux/resources/hugepageLimits/{number}/pageSize"),
+                format!("{size:?} is not the size of a page, as 64KB, 2MB or 1GB"),
+            );
+        }
+    }
+    sizes
+}
+
 /// -1 is unlimited.
-fn amount(value: i64) -> String {
+pub(super) fn amount(value: i64) -> String {
     if value < 0 { "max".into() } else { value.to_string() }
 }
 
-fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {
+/// Notes amounts of memory that make no sense.
+pub(super) fn check_memory(memory: &LinuxMemory, check: &mut Check) {
     for (name, value) in
         [("limit", memory.limit()), ("swap", memory.swap()), ("reservation", memory.reservation())]
     {
@@ -210,18 +222,28 @@ fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: 
             format!("{} is neither an amount nor -1, no limit", value.unwrap_or_default())
         });
     }
-    let limit = memory.limit().filter(|limit| *limit != 0);
-    if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-        // OCI counts memory and swap together, the kernel swap alone.
-        match (swap, limit) {
-            (-1, _) => files.put("memory.swap.max", "max"),
-            (_, None) => check.problem("/linux/resources/memory/swap", "needs a memory limit beside it"),
-            (swap, Some(limit)) if limit < 0 || swap < limit => check.problem(
-                "/linux/resources/memory/swap",
-                format!("{swap} is memory and swap together, so it cannot be below the memory limit {limit}"),
-            ),
-            (swap, Some(limit)) => files.put("memory.swap.max", swap - limit),
+    let some = |value: Option<i64>| value.filter(|value| *value != 0);
+    match (some(memory.swap()), some(memory.limit())) {
+        (None | Some(-1), _) => {}
+        (_, None) => check.problem("/linux/resources/memory/swap", "needs a memory limit beside it"),
+        (Some(swap), Some(limit)) => {
+            check.that(limit >= 0 && swap >= limit, "/linux/resources/memory/swap", || {
+                format!("{swap} is memory and swap together, so it cannot be below the memory limit {limit}")
+            })
         }
+    }
+}
+
+fn memory(memory: &LinuxMemory, files: &mut Files, check: &mut Check, warnings: &mut Vec<String>) {
+    check_memory(memory, check);
+    let limit = memory.limit().filter(|limit| *limit != 0);
+    // OCI counts memory and swap together, the kernel swap alone.
+    match (memory.swap().filter(|swap| *swap != 0), limit) {
+        (Some(-1), _) => files.put("memory.swap.max", "max"),
+        (Some(swap), Some(limit)) if limit >= 0 && swap >= limit => {
+            files.put("memory.swap.max", swap - limit);
+        }
+        _ => {}
     }
     // Memory without a limit is without one of swap, too: so it was with version 1, and callers rely on it.
     if limit.is_some_and(|limit| limit < 0) && memory.swap().unwrap_or(0) == 0 {

@@ -19,6 +19,7 @@ pub(crate) fn facts(uid: u32) -> Facts {
         setgroups_denied: false,
         hierarchy: Some(Hierarchy { mount: "/sys/fs/cgroup".into(), unified: true }),
         own_cgroup: "/user.slice/session".into(),
+        v1: Default::default(),
         delegated: if uid == 0 { Delegated::Beside } else { Delegated::Below },
         systemd: true,
         last_capability: 40,
