@@ -51,7 +51,7 @@ fn cgroups(case: &Case, pid: i32) -> BTreeMap<String, PathBuf> {
         let (_, rest) = line.split_once(':')?;
         let (name, path) = rest.split_once(':')?;
         let dir = mounts.get(name)?.join(path.trim_start_matches('/'));
-        path.contains(&case.id).then(|| (name.to_owned(), dir))
+        path.ends_with(&case.id).then(|| (name.to_owned(), dir))
     };
     text.lines().filter_map(line).collect()
 }
@@ -71,12 +71,12 @@ fn check(case: &Case, expected: &[(&str, &str)]) {
     }
 }
 
-/// All cgroups, of whatever hierarchy, whose name has that of the container in it.
+/// All cgroups, of whatever hierarchy, whose name ends with that of the container.
 fn left(case: &Case) -> Vec<PathBuf> {
     fn look(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(name) {
+                if entry.file_name().to_string_lossy().ends_with(name) {
                     found.push(entry.path());
                 }
                 look(&entry.path(), name, found);
