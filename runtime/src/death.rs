@@ -373,21 +373,6 @@ impl Usage {
         }
     }
 
-    /// The same without what rises and nobody tells of: what was seen of it before the end says nothing of the end. At
-    /// its limit a peak can rise no more.
-    #[must_use]
-    pub fn without_what_rises_untold(self) -> Usage {
-        let memory = self.memory.map(|memory| match memory.reached {
-            0 => Memory { peak: None, ..memory },
-            _ => memory,
-        });
-        let amount = |amount: Amount| match amount.refused {
-            0 => Amount { peak: None, ..amount },
-            _ => amount,
-        };
-        Usage { memory, swap: self.swap.map(amount), pids: self.pids.map(amount), cpu: None, ..self }
-    }
-
     /// That of two lives together: peaks are the higher, counts are summed, limits are the later one's.
     #[must_use]
     pub fn and(self, later: Usage) -> Usage {

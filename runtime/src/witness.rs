@@ -204,28 +204,44 @@ impl Container {
 }
 
 /// Looks at a container while it runs, where its cgroup may be gone before its end is known: systemd removes that of a
-/// scope as soon as the last process has left it. The kernel tells when it counts something in the files of events.
+/// scope as soon as the last process has left it, and often is the first to be told. The kernel tells us, too, and of
+/// what it counts in the files of events.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Open all the time, for there may be little of it.
-    files: Vec<(&'static str, File)>,
-    last: Usage,
+    files: Vec<Watched>,
     saw_end: bool,
 }
 
-/// The files that are polled, and then what else is read.
-const POLLED: [&str; 2] = ["memory.events", "pids.events"];
-const READ: [&str; 10] = [
-    "memory.events.local",
+#[derive(Debug)]
+struct Watched {
+    name: &'static str,
+    /// Open all the time, for there may be little of it; closed when it is over.
+    file: Option<File>,
+    /// What it read last.
+    text: Option<String>,
+}
+
+/// Whether there are processes in it.
+const POPULATED: &str = "cgroup.events";
+/// The files that the kernel tells of.
+const POLLED: [&str; 3] = [POPULATED, "memory.events", "pids.events"];
+/// What rises and is not told of: seen before the end, it says nothing of the end.
+const UNTOLD: [&str; 4] = ["memory.peak", "pids.peak", "memory.swap.peak", "cpu.stat"];
+/// All that is read; first what cannot be had any other way.
+const READ: [&str; 13] = [
     "memory.peak",
-    "memory.max",
-    "memory.swap.events",
-    "memory.swap.max",
-    "memory.swap.peak",
-    "pids.events.local",
     "pids.peak",
-    "pids.max",
+    "memory.events",
+    "memory.events.local",
+    "pids.events",
+    "memory.swap.peak",
     "cpu.stat",
+    "memory.swap.events",
+    "pids.events.local",
+    "memory.max",
+    "memory.swap.max",
+    "pids.max",
+    POPULATED,
 ];
 
 impl Watch {
@@ -236,53 +252,66 @@ impl Watch {
     }
 
     fn of(cgroup: &Cgroup) -> Self {
-        let open = |name| Some((name, File::open(cgroup.dir().join(name)).ok()?));
-        let files = POLLED.into_iter().chain(READ).filter_map(open).collect();
-        let mut watch = Watch { files, last: Usage::default(), saw_end: false };
+        let open = |name| {
+            let file = Some(File::open(cgroup.dir().join(name)).ok()?);
+            Some(Watched { name, file, text: None })
+        };
+        let mut watch = Watch { files: READ.into_iter().filter_map(open).collect(), saw_end: false };
         watch.look(false);
         watch
     }
 
     /// What to wait for, as poll(2) calls it a priority event.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.files.iter().filter(|(name, _)| POLLED.contains(name)).map(|(_, file)| file.as_fd())
+        let polled = self.files.iter().filter(|watched| POLLED.contains(&watched.name));
+        polled.filter_map(|watched| Some(watched.file.as_ref()?.as_fd()))
     }
 
     /// Something was counted, or all is over. Until its file is read, the kernel tells of it again and again.
     pub fn look(&mut self, ended: bool) {
-        if self.files.is_empty() {
+        if self.files.iter().all(|watched| watched.file.is_none()) {
             return;
         }
-        let read = |name: &str| {
-            let (_, file) = self.files.iter().find(|(found, _)| *found == name)?;
+        let read = |file: &File| {
             let mut bytes = [0; 4096];
             let count = file.read_at(&mut bytes, 0).ok()?;
             Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
         };
-        let now = Usage {
-            memory: memory(&read, true),
-            pids: pids(&read, true),
-            cpu: cpu(&read),
-            swap: swap(&read),
-            ..Usage::default()
-        };
-        let is_gone = now.cpu.is_none();
-        let last = std::mem::take(&mut self.last);
-        self.last = now.or(if is_gone { last.without_what_rises_untold() } else { last });
-        self.saw_end = ended && !is_gone;
-        if ended || is_gone {
-            self.files.clear();
+        let mut is_gone = false;
+        for watched in &mut self.files {
+            match watched.file.as_ref().and_then(read) {
+                Some(text) => watched.text = Some(text),
+                None => {
+                    is_gone = true;
+                    watched.text.take_if(|_| UNTOLD.contains(&watched.name));
+                }
+            }
+        }
+        let is_empty = self.text(POPULATED).is_some_and(|text| text.starts_with("populated 0"));
+        if ended || is_empty || is_gone {
+            self.saw_end = !is_gone;
+            self.files.iter_mut().for_each(|watched| watched.file = None);
         }
     }
 
-    /// Whether it was all still there when the end was known.
+    /// Whether it was all still there when nothing could be counted any more.
     pub fn saw_end(&self) -> bool {
         self.saw_end
     }
 
     /// What was seen.
-    pub fn last(&self) -> &Usage {
-        &self.last
+    pub fn last(&self) -> Usage {
+        let read = |name: &str| self.text(name).map(str::to_owned);
+        let memory = memory(&read, true).map(|memory| Memory {
+            // At its limit it rises no more.
+            peak: memory.peak.or(memory.limit.filter(|_| memory.exhausted_own > 0)),
+            ..memory
+        });
+        Usage { memory, pids: pids(&read, true), cpu: cpu(&read), swap: swap(&read), ..Usage::default() }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.files.iter().find(|watched| watched.name == name)?.text.as_deref()
     }
 }
 
@@ -416,28 +445,65 @@ mod tests {
         }
     }
 
-    /// What was seen last holds once the cgroup is gone.
-    #[test]
-    fn what_was_watched_is_remembered() {
+    /// A cgroup with limits of memory and pids.
+    fn limited() -> (tempfile::TempDir, impl Fn(&str, &str)) {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let path = dir.path().to_owned();
+        let write = move |name: &str, text: &str| std::fs::write(path.join(name), text).unwrap();
+        write("cgroup.events", "populated 1\nfrozen 0\n");
         write("memory.max", "8192\n");
         write("memory.events.local", "oom 0\n");
         write("memory.events", "oom 0\noom_kill 0\n");
         write("memory.peak", "4096\n");
+        write("pids.events", "max 0\n");
+        write("pids.peak", "7\n");
+        write("pids.max", "9\n");
         write("cpu.stat", "usage_usec 9\n");
-        let mut watch = Watch::of(&Cgroup::at(dir.path()));
-        assert_eq!(watch.files().count(), 1, "pids are not counted");
-        write("memory.events", "oom 1\noom_kill 1\n");
-        write("memory.peak", "8192\n");
-        watch.look(true);
-        let memory = watch.last().memory.clone().unwrap();
-        assert_eq!((memory.killed, memory.peak, watch.last().pids.clone()), (1, Some(8192), None));
-        assert!(watch.saw_end());
-        watch.look(true);
-        assert_eq!(watch.last().memory, Some(memory), "what comes after the end is not looked at");
+        (dir, write)
+    }
+
+    /// What was seen at the end holds, and what comes later is another's.
+    #[test]
+    fn what_was_watched_is_remembered() {
+        for (populated, ended) in [("populated 1\n", true), ("populated 0\n", false)] {
+            let (dir, write) = limited();
+            let mut watch = Watch::of(&Cgroup::at(dir.path()));
+            assert_eq!(watch.files().count(), 3);
+            write("memory.events", "oom 1\noom_kill 1\n");
+            watch.look(false);
+            assert_eq!((watch.files().count(), watch.saw_end()), (3, false));
+            write("memory.peak", "8192\n");
+            write("cgroup.events", populated);
+            watch.look(ended);
+            write("memory.peak", "12288\n");
+            watch.look(true);
+            let memory = watch.last().memory.unwrap();
+            assert_eq!((memory.killed, memory.peak, memory.limit), (1, Some(8192), Some(8192)));
+            assert!(watch.saw_end() && watch.files().count() == 0);
+        }
+        let (dir, _) = limited();
         std::fs::remove_file(dir.path().join("memory.events.local")).unwrap();
         assert_eq!(usage(&Cgroup::at(dir.path()), Look::Whole).memory, None, "it goes as we look");
+    }
+
+    /// A peak of before the end is no peak, unless it was at the limit.
+    #[test]
+    fn peaks_of_before_the_end_are_forgotten() {
+        for (exhausted, peak) in [(0, None), (3, Some(8192))] {
+            let (dir, write) = limited();
+            write("memory.events.local", &format!("oom {exhausted}\n"));
+            let mut watch = Watch::of(&Cgroup::at(dir.path()));
+            for Watched { name, file, .. } in &mut watch.files {
+                // As the kernel does once the cgroup is removed: nothing can be read.
+                *file = Some(File::options().write(true).open(dir.path().join(name)).unwrap());
+            }
+            watch.look(true);
+            let last = watch.last();
+            let (memory, pids) = (last.memory.unwrap(), last.pids.unwrap());
+            assert_eq!((memory.peak, memory.limit), (peak, Some(8192)));
+            assert_eq!((pids.peak, pids.limit, last.cpu.is_none()), (None, Some(9), true));
+            assert!(!watch.saw_end());
+        }
     }
 
     /// As on Linux 6.1, which tells no peak of swap.
@@ -453,34 +519,6 @@ mod tests {
         assert_eq!(swap(&read("0\n")).unwrap().peak, Some(0));
         assert_eq!(swap(&read("4096\n")).unwrap().peak, None);
         assert_eq!(swap(&read("max\n")).unwrap().peak, None);
-    }
-
-    /// A peak of before the end is no peak, unless it was at the limit.
-    #[test]
-    fn peaks_of_before_the_end_are_forgotten() {
-        for (reached, peak) in [(0, None), (3, Some(4096))] {
-            let dir = tempfile::tempdir().unwrap();
-            let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-            write("memory.max", "4096\n");
-            write("memory.events.local", "oom 0\n");
-            write("memory.events", &format!("max {reached}\noom 0\noom_kill 0\n"));
-            write("memory.peak", "4096\n");
-            write("pids.events", "max 0\n");
-            write("pids.peak", "7\n");
-            write("pids.max", "9\n");
-            write("cpu.stat", "usage_usec 9\n");
-            let mut watch = Watch::of(&Cgroup::at(dir.path()));
-            for (name, file) in &mut watch.files {
-                // As the kernel does once the cgroup is removed: nothing can be read.
-                *file = File::options().write(true).open(dir.path().join(name)).unwrap();
-            }
-            watch.look(true);
-            let last = watch.last();
-            let (memory, pids) = (last.memory.as_ref().unwrap(), last.pids.as_ref().unwrap());
-            assert_eq!((memory.peak, memory.reached, memory.limit), (peak, reached, Some(4096)));
-            assert_eq!((pids.peak, pids.limit, last.cpu.is_none()), (None, Some(9), true));
-            assert!(!watch.saw_end());
-        }
     }
 
     #[test]

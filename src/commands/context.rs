@@ -77,9 +77,9 @@ impl Context {
     /// Records the end of `container`, whose directory is `directory`, which we have waited for; and what it was.
     pub fn reaped(&self, container: &Container, directory: &Path, waited: &Waited) -> Death {
         let mut death = container.death(Some(waited.ended.into()), Look::Whole);
-        let watched = &waited.watch;
-        death.early = death.usage.memory.is_none() && watched.last().memory.is_some() && !watched.saw_end();
-        death.usage = death.usage.or(watched.last().clone());
+        let watched = waited.watch.last();
+        death.early = death.usage.memory.is_none() && watched.memory.is_some() && !waited.watch.saw_end();
+        death.usage = death.usage.or(watched);
         let passed = waited.passed.iter().map(|signal| Sent { signal: *signal, at: now(), by: "run".into() });
         death.sent.extend(passed);
         let killed = Sent { signal: libc::SIGKILL, at: now(), by: "run --timeout".into() };
