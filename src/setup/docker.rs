@@ -39,10 +39,14 @@ impl Docker {
     /// What the daemon knows: the path of our runtime, and which one is the default.
     fn known(&self) -> Result<Found> {
         let format = "{{json .DefaultRuntime}} {{json .Runtimes}}";
-        let text = run(&mut docker(&["info", "--format", format])).context(
-            "ask the Docker daemon what it knows (`systemctl start docker` starts it, --only-write does without)",
-        )?;
+        const START: &str = "`systemctl start docker` starts it, --only-write does without";
+        let text = run(&mut docker(&["info", "--format", format]))
+            .with_context(|| format!("ask the Docker daemon what it knows ({START})"))?;
         let (default, runtimes) = text.trim().split_once(' ').unwrap_or_default();
+        // Some clients succeed without a daemon.
+        if default.trim_matches('"').is_empty() {
+            bail!("the Docker daemon does not answer: {START}");
+        }
         let runtimes = Object::parse(runtimes)?;
         Ok(Found {
             program: runtimes.object(RUNTIME)?.string("path")?,

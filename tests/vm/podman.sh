@@ -1,37 +1,33 @@
 #!/bin/bash
-# What podman's users do, done with one OCI runtime; run it as root or as an ordinary user inside the guest:
-#
-#   podman.sh RUNTIME [TEXT ...]        RUNTIME: crun, runc, or a path; only checks whose name contains a TEXT
-#
-# Each check prints "ok NAME", "not ok NAME: why" or "skip NAME: why"; the last line is the plan, "1..N".
-# CGROUPS=cgroupfs makes podman use that cgroup manager, not systemd.  To try it by hand:
-#   tests/vm/guest.py run trixie --push tests/vm/podman.sh:/opt/podman.sh -- /opt/podman.sh crun
-set -euo pipefail
+# What podman's users do, done with one OCI runtime as its default; checks.sh says how to run it, as root or as an ordinary user.
+# podman's settings are examples/podman/50-ctr.conf with this runtime's path; CGROUPS=cgroupfs makes it use that cgroup
+# manager, not systemd.
+# shellcheck source=tests/vm/checks.sh
+. "$(dirname "$0")/checks.sh"
 
-RUNTIME=$(command -v "${1:?usage: podman.sh RUNTIME [TEXT ...]}")
-shift
+ALONE="many_at_once system_prune nothing_left"
 IMAGE=localhost/box
-LIMIT=90 # seconds for one check
 RUN=${XDG_RUNTIME_DIR:-/run}
-WORK=$(mktemp -d)
-export RUNTIME IMAGE WORK
+export IMAGE RUN
 
-cat >"$WORK/containers.conf" <<-END
+sed "s,/usr/bin/ctr-runtime,$RUNTIME," "$HERE/../../examples/podman/50-ctr.conf" >"$ALL/containers.conf"
+cat >"$ALL/here.conf" <<-END
 	[containers]
 	log_driver = "k8s-file"
 	[engine]
 	events_logger = "file"
 	cgroup_manager = "${CGROUPS:-systemd}"
-	# podman knows by their names what runtimes can do.
-	runtime_supports_json = ["$(basename "$RUNTIME")"]
-	# (Not nocgroups, as its manual says: the key it reads has no s.)
-	runtime_supports_nocgroup = ["crun", "ctr"]
 END
-export CONTAINERS_CONF=$WORK/containers.conf
+export CONTAINERS_CONF=$ALL/containers.conf CONTAINERS_CONF_OVERRIDE=$ALL/here.conf
 
-# --- words that the checks use ---
+set_up() { root_tar | podman import -q - $IMAGE >/dev/null; }
 
-p() { podman --runtime "$RUNTIME" "$@"; }
+tidy() {
+	p rm -fa -t 0
+	p pod rm -fa -t 0
+}
+
+p() { podman "$@"; }
 
 # Most checks are about the container itself, and a network costs a second.
 run() { p run --rm --network none "$@"; }
@@ -51,53 +47,14 @@ gone() { # NAME ...: removes what a check has made
 	p rm -f -t 0 "$@" >/dev/null
 }
 
-die() {
-	echo "$*" >&2
-	exit 1
-}
-
-same() { # WANT GOT
-	[ "$1" = "$2" ] || die "wanted '$1', got '$2'"
-}
-
-differ() { # FORBIDDEN GOT
-	[ "$1" != "$2" ] || die "got '$2'"
-}
-
-status_is() { # WANT COMMAND ...: its words are in $WORK/output then
-	local want=$1 got=0
-	shift
-	"$@" >"$WORK/output" 2>&1 || got=$?
-	[ "$want" = "$got" ] || die "wanted status $want, got $got: $(cat "$WORK/output")"
-}
-
-refused() { # COMMAND ...: must fail
-	if output=$("$@" 2>&1); then die "was not refused: $* ($output)"; fi
-}
-
-has() { # TEXT PART
-	case $1 in *"$2"*) ;; *) die "'$2' is not in '$1'" ;; esac
-}
-
-eventually() { # COMMAND ...: succeeds within ten seconds
-	local i
-	for i in $(seq 50); do
-		if "$@" >/dev/null 2>&1; then return; fi
-		sleep 0.2
-	done
-	echo "never true: $*" >&2
-	return 1
-}
-
 in_state() { [ "$(p inspect -f '{{.State.Status}}' "$1")" = "$2" ]; }
 
 logged() { p logs "$1" 2>&1 | grep -q "$2"; } # CONTAINER TEXT
 
-# --- the checks: functions named check_*, run in the order they stand here ---
 
 check_runtime_is_ours() {
 	background which -- sleep 100
-	same "$RUNTIME" "$(p inspect -f '{{.OCIRuntime}}' which)"
+	same "ctr $RUNTIME" "$(p inspect -f '{{.OCIRuntime}}' which) $(p info -f '{{.Host.OCIRuntime.Path}}')"
 	gone which
 }
 
@@ -143,12 +100,12 @@ check_tty() {
 check_tty_interactive() {
 	local out
 	out=$(echo 'echo sum $((40 + 2)); exit 3' |
-		script -qec "podman --runtime $RUNTIME run --rm --network none -it $IMAGE sh" /dev/null) || same 3 $?
+		script -qec "podman run --rm --network none -it $IMAGE sh" /dev/null) || same 3 $?
 	has "$out" 'sum 42'
 }
 check_tty_size() {
 	local out
-	out=$(script -qec "stty rows 33 cols 77; podman --runtime $RUNTIME run --rm --network none -it $IMAGE \
+	out=$(script -qec "stty rows 33 cols 77; podman run --rm --network none -it $IMAGE \
 		sh -c 'sleep 1; stty size'" /dev/null </dev/null)
 	has "$out" '33 77'
 }
@@ -217,7 +174,7 @@ check_exec() {
 	has "$(p exec -t long tty)" /dev/pts/
 	same '1234 /tmp v' "$(p exec -u 1234 -w /tmp -e K=v long sh -c 'echo $(id -u) $(pwd) $K')"
 	p exec -d long sh -c 'echo made >/made'
-	eventually podman --runtime "$RUNTIME" exec long grep made /made
+	eventually podman exec long grep made /made
 	gone long
 }
 check_exec_same_namespaces() {
@@ -254,10 +211,10 @@ check_pause() {
 	gone frozen
 }
 check_remove_paused() {
-	background frozen -- sleep 100
-	p pause frozen >/dev/null
-	gone frozen
-	refused p inspect frozen
+	background asleep -- sleep 100
+	p pause asleep >/dev/null
+	gone asleep
+	refused p inspect asleep
 }
 
 check_kill() {
@@ -275,7 +232,7 @@ check_kill_signal() {
 	gone trap
 }
 check_signal_proxy() {
-	podman --runtime "$RUNTIME" run --rm --network none --name proxy $IMAGE \
+	podman run --rm --network none --name proxy $IMAGE \
 		sh -c 'trap "exit 12" TERM; echo set; while :; do sleep 0.1; done' >"$WORK/proxy" &
 	eventually grep -q set "$WORK/proxy"
 	kill -TERM $!
@@ -322,7 +279,7 @@ check_volume() {
 	p volume rm kept >/dev/null
 }
 check_volume_idmap() {
-	[ "$(id -u)" = 0 ] || { echo "rootful podman only"; exit 77; }
+	[ "$(id -u)" = 0 ] || skip "rootful podman only"
 	mkdir -p "$WORK/mapped"
 	touch "$WORK/mapped/file"
 	same 0 "$(run --uidmap 0:200000:65536 -v "$WORK/mapped:/v:idmap" $IMAGE stat -c %u /v/file)"
@@ -381,21 +338,21 @@ check_device() {
 		echo x >/dev/mine'
 }
 check_device_denied() {
-	[ "$(id -u)" = 0 ] || { echo "device rules need root"; exit 77; }
+	[ "$(id -u)" = 0 ] || skip "device rules need root"
 	run --cap-add mknod --device-cgroup-rule 'c 1:3 rwm' --device /dev/loop-control:/dev/lc:r $IMAGE sh -c '
 		mknod /tmp/n c 1 3 && echo x >/tmp/n && (: </dev/lc) && ! (: >/dev/lc) &&
 		mknod /tmp/vda b 254 0 && ! head -c 1 /tmp/vda'
 }
 
 check_userns_keep_id() {
-	[ "$(id -u)" != 0 ] || { echo "rootless podman only"; exit 77; }
+	[ "$(id -u)" != 0 ] || skip "rootless podman only"
 	same "$(id -u):$(id -g)" "$(run --userns keep-id $IMAGE sh -c 'echo "$(id -u):$(id -g)"')"
 	mkdir -p "$WORK/mine"
 	run --userns keep-id -v "$WORK/mine:/v" $IMAGE touch /v/file
 	same "$(id -u)" "$(stat -c %u "$WORK/mine/file")"
 }
 check_userns_auto() {
-	[ "$(id -u)" = 0 ] || { echo "rootful podman only"; exit 77; }
+	[ "$(id -u)" = 0 ] || skip "rootful podman only"
 	local out
 	out=$(run --userns auto $IMAGE awk '{ print $1; print $2; exit }' /proc/self/uid_map)
 	same 0 "${out%%$'\n'*}"
@@ -409,7 +366,7 @@ check_userns_uidmap() {
 	case $out in "0 "*" 1000 0") ;; *) die "its map and user are '$out'" ;; esac
 }
 check_userns_nomap() {
-	[ "$(id -u)" != 0 ] || { echo "rootless podman only"; exit 77; }
+	[ "$(id -u)" != 0 ] || skip "rootless podman only"
 	run --userns nomap $IMAGE true
 }
 
@@ -427,7 +384,6 @@ check_oom_killed() {
 	gone greedy
 }
 check_update() {
-	"$RUNTIME" update --help >/dev/null 2>&1 || { echo "$(basename "$RUNTIME") has no update yet"; exit 77; }
 	background grows --memory 64m -- sleep 100
 	p update --memory 128m --pids-limit 44 grows >/dev/null
 	same 134217728 "$(p exec grows cat /sys/fs/cgroup/memory.max)"
@@ -435,11 +391,11 @@ check_update() {
 	gone grows
 }
 check_cgroupfs_manager() {
-	same 33 "$(podman --runtime "$RUNTIME" --cgroup-manager cgroupfs run --rm --network none --pids-limit 33 \
+	same 33 "$(podman --cgroup-manager cgroupfs run --rm --network none --pids-limit 33 \
 		$IMAGE cat /sys/fs/cgroup/pids.max)"
 }
 check_cgroups_disabled() {
-	[ "$(basename "$RUNTIME")" != runc ] || { echo "runc cannot"; exit 77; }
+	[ "$(basename "$RUNTIME")" != runc ] || skip "runc cannot"
 	run --cgroups disabled $IMAGE sh -c 'exit 0'
 }
 check_cgroup_namespace() {
@@ -463,7 +419,7 @@ check_network_host() {
 	same "$(readlink /proc/self/ns/net)" "$(p run --rm --network host $IMAGE readlink /proc/self/ns/net)"
 }
 check_network_bridge() {
-	[ "$(id -u)" = 0 ] || { echo "needs pasta and an outer network"; exit 77; }
+	[ "$(id -u)" = 0 ] || skip "needs pasta and an outer network"
 	has "$(p run --rm $IMAGE ip addr)" eth0
 }
 check_pod() {
@@ -478,13 +434,13 @@ check_healthcheck() {
 	gone healthy
 }
 check_runtime_inside() {
-	case $(basename "$RUNTIME") in crun | runc) echo "only a static program runs in this image"; exit 77 ;; esac
+	case $(basename "$RUNTIME") in crun | runc) skip "only a static program runs in this image" ;; esac
 	mkdir "$WORK/bundle"
 	"$RUNTIME" spec --bundle "$WORK/bundle"
 	jq '.process.terminal = false | .process.args = ["hostname"] | .hostname = "inner"' "$WORK/bundle/config.json" \
 		>"$WORK/inner.json"
 	mv "$WORK/inner.json" "$WORK/bundle/config.json"
-	same inner "$(run --privileged -v "$RUNTIME:/runtime:ro" -v "$WORK/bundle:/bundle" -v "$WORK/root:/bundle/rootfs" \
+	same inner "$(run --privileged -v "$RUNTIME:/runtime:ro" -v "$WORK/bundle:/bundle" -v "$ROOT:/bundle/rootfs" \
 		$IMAGE /runtime run --bundle /bundle inner)"
 }
 check_system_prune() { p container prune -f >/dev/null; }
@@ -525,55 +481,6 @@ left_mounts() {
 left_state() {
 	find "$RUN" /tmp -regextype egrep -regex '.*/[0-9a-f]{64}' ! -path '*/containers/*' ! -path '*/libpod/*' \
 		! -path "$RUN/user/*" ! -path '*/.cache/*' 2>/dev/null || true
-}
-
-# --- running them ---
-
-make_image() {
-	local root=$WORK/root applet
-	mkdir -p "$root"/{bin,dev,etc,mnt,proc,root,sys,tmp}
-	cp /usr/bin/busybox "$root/bin/"
-	for applet in $(busybox --list); do
-		[ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
-	done
-	printf 'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n' >"$root/etc/passwd"
-	printf 'root:x:0:\ndaemon:x:1:\n' >"$root/etc/group"
-	chmod 1777 "$root/tmp"
-	tar -C "$root" --owner 0 --group 0 -c . | podman import -q - $IMAGE >/dev/null
-}
-
-one() { # CHECK: runs it with a time limit and prints its line
-	local name=$1 status=0 why
-	# shellcheck disable=SC2016
-	timeout -k 5 $LIMIT bash -c 'set -euo pipefail; "check_$1"' bash "$name" >"$WORK/said" 2>&1 </dev/null || status=$?
-	why=$(tail -n 3 "$WORK/said" | tr '\n' ' ' | cut -c 1-400)
-	case $status in
-	0) echo "ok $name" ;;
-	77) echo "skip $name: $why" ;;
-	124 | 137) echo "not ok $name: no end after $LIMIT s, $why" ;;
-	*) echo "not ok $name: ${why:-status $status}" ;;
-	esac
-	if [ $status != 0 ] && [ $status != 77 ]; then
-		# The next check shall not stumble over what this one left.
-		podman --runtime "$RUNTIME" rm -fa -t 0 >/dev/null 2>&1 || true
-		podman --runtime "$RUNTIME" pod rm -fa -t 0 >/dev/null 2>&1 || true
-		return 1
-	fi
-}
-
-main() {
-	local names failed=0 name wanted
-	wanted=$(printf '%s\n' "$@")
-	# shellcheck disable=SC2207
-	names=($(sed -n 's/^check_\([a-z_]*\)() {.*/\1/p' "$0" | grep -F "$wanted"))
-	# shellcheck disable=SC2046
-	export -f $(declare -F | awk '{ print $3 }')
-	export RUN
-	make_image
-	for name in "${names[@]}"; do one "$name" || failed=1; done
-	chmod -R u+rwX "$WORK" && rm -rf "$WORK"
-	echo "1..${#names[@]}"
-	exit $failed
 }
 
 main "$@"
