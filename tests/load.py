@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CALLERS = 4
+RECORDS = 4 << 20  # [record] size of config.toml
 
 
 class Wrong(Exception):
@@ -225,7 +226,11 @@ class Sample:
 
     def __init__(self, runtime: Runtime, supervisors: list):
         self.mounts, self.cgroups = len(mounts()), len(cgroups())
-        self.files = sum(len(files) + len(names) for _, names, files in os.walk(runtime.work))
+        # The records of what ended have a limit of their own, and a second file when they come to it.
+        records = runtime.work / "store/ended"
+        walk = [(len(files) + len(names), folder) for folder, names, files in os.walk(runtime.work)]
+        self.files = sum(count for count, folder in walk if Path(folder) != records)
+        self.records = sum(file.stat().st_size for file in records.iterdir())
         self.memory = sum(resident(pid) for pid in supervisors)
         self.descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in supervisors)
 
@@ -291,6 +296,8 @@ def soak(runtime: Runtime, minutes: float) -> list:
     for what in ("mounts", "cgroups", "files", "descriptors"):
         if getattr(last, what) > getattr(first, what):
             trouble.append(f"{what} grew from {getattr(first, what)} to {getattr(last, what)}")
+    if last.records > RECORDS:
+        trouble.append(f"the records of what ended have {last.records} bytes")
     # A page or two may come in late.
     if last.memory > first.memory + 16 * len(supervisors):
         trouble.append(f"the supervisors grew from {first.memory} to {last.memory} KiB")
