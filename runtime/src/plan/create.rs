@@ -49,7 +49,7 @@ fn build(
     let user_namespace = (new | joined) & ns::USER != 0;
     let situation = Situation {
         user_namespace,
-        prepare: new & ns::USER != 0 && facts.is_root(),
+        prepare: user_namespace && facts.is_root(),
         own_mount_namespace: (new | joined) & ns::MOUNT != 0,
     };
     let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, situation, check, warnings);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// What only we, outside a new user namespace, can do for the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Situation {
-    /// The container has a user namespace of its own.
+    /// The container is in a user namespace that is made or joined for it.
     pub user_namespace: bool,
     /// And we are the host's root: we open what the container's root may not reach.
     pub prepare: bool,
