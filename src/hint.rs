@@ -100,6 +100,12 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
              (podman, Docker: --security-opt systempaths=unconfined)"
                 .to_owned()
         }
+        () if has("CRIU could not save") && has("Connected TCP socket") => {
+            "--tcp-established takes connections along, now and on restore".to_owned()
+        }
+        () if has("CRIU could not save") => {
+            format!("`{program} checkpoint --check ID` names what is in the way, and what to do about it")
+        }
         () if has("unknown signal") => "a signal is a number or a name, as in `kill -l`: TERM, SIGKILL, 9".to_owned(),
         () if has("is not a capability") || has("unknown capability") => {
             "capabilities are named as in capabilities(7), with or without CAP_: NET_ADMIN, CAP_SYS_PTRACE".to_owned()

@@ -13,6 +13,7 @@ pub mod error;
 pub mod guard;
 pub mod identity;
 pub mod mount;
+mod netlink;
 pub mod network;
 pub mod personality;
 pub mod problem;
@@ -23,6 +24,7 @@ pub mod rootfs;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
+pub mod sockets;
 pub mod sys;
 
 pub use error::{Context, Error, Result};

@@ -1,9 +1,8 @@
 //! Network devices of the host that go into a container (runtime-spec config-linux.md, "Network Devices").
 
-use crate::sys::{fs, netlink, process, socket};
-use crate::{Context, Error, Result};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use crate::netlink::{HEADER, Netlink, Request, attributes, u32_at};
+use crate::{Context, Error, Result, sys};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Moves the device `name` of our network namespace into `namespace`, where it is called `new_name` (with `%d` in it
 /// the kernel puts a number there), and brings it up. It keeps what the kernel lets it keep, MTU and hardware address
@@ -36,7 +35,7 @@ fn try_move(name: &str, namespace: BorrowedFd<'_>, new_name: &str) -> Result<()>
     let mut request = link_request(index, 0);
     request.attribute(libc::IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
     request.attribute(libc::IFLA_IFNAME, &[new_name.as_bytes(), b"\0"].concat());
-    here.ask(request)?;
+    here.0.ask(request)?;
 
     // Its index may be another one now.
     let prefix = new_name.split_once("%d").map(|(prefix, _)| prefix);
@@ -50,7 +49,7 @@ fn try_move(name: &str, namespace: BorrowedFd<'_>, new_name: &str) -> Result<()>
     for address in &addresses {
         there.add_address(index, address).doing(|| "give it its addresses back")?;
     }
-    there.ask(link_request(index, libc::IFF_UP as u32)).doing(|| "bring it up")
+    there.0.ask(link_request(index, libc::IFF_UP as u32)).doing(|| "bring it up")
 }
 
 /// `RTM_NEWLINK` for a device that exists, setting `flags`.
@@ -79,11 +78,8 @@ struct Address {
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
-const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
-/// The low bits of an attribute's type are its number.
-const NUMBER: u16 = 0x3fff;
 /// What an address is wanted to be, as opposed to what has become of it.
 const WISHES: u32 = libc::IFA_F_NODAD
     | libc::IFA_F_HOMEADDRESS
@@ -93,85 +89,24 @@ const WISHES: u32 = libc::IFA_F_NODAD
 const IFA_RT_PRIORITY: u16 = 9;
 const COPIED: [u16; 4] = [libc::IFA_ADDRESS, libc::IFA_LOCAL, libc::IFA_BROADCAST, IFA_RT_PRIORITY];
 
-/// A message to the kernel.
-#[derive(Debug)]
-struct Request {
-    bytes: Vec<u8>,
-}
-
-impl Request {
-    fn new(kind: u16, flags: i32) -> Self {
-        let flags = (libc::NLM_F_REQUEST | flags) as u16;
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.resize(HEADER, 0);
-        Request { bytes }
-    }
-
-    fn attribute(&mut self, number: u16, value: &[u8]) {
-        self.bytes.extend((value.len() as u16 + 4).to_ne_bytes());
-        self.bytes.extend(number.to_ne_bytes());
-        self.bytes.extend(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-}
-
 /// A way to configure a network namespace.
 #[derive(Debug)]
-struct Route(OwnedFd);
+struct Route(Netlink);
 
 impl Route {
     fn open() -> Result<Self> {
-        netlink::route().map(Route)
+        sys::netlink::route().map(|socket| Route(Netlink::new(socket)))
     }
 
-    /// For another namespace than ours: this thread goes there and comes back.
     fn open_in(namespace: BorrowedFd<'_>) -> Result<Self> {
-        let ours = fs::open(Path::new("/proc/thread-self/ns/net"), 0)?;
-        process::setns(namespace, libc::CLONE_NEWNET)?;
-        let route = Route::open();
-        process::setns(ours.as_fd(), libc::CLONE_NEWNET).doing(|| "come back")?;
-        route
-    }
-
-    /// Sends a request and waits until it has been done.
-    fn ask(&mut self, mut request: Request) -> Result<()> {
-        request.bytes[6] |= libc::NLM_F_ACK as u8;
-        self.talk(request, |_, _| {})
-    }
-
-    /// Sends a request; what is answered goes to `each`, by type and content.
-    fn talk(&mut self, mut request: Request, mut each: impl FnMut(u16, &[u8])) -> Result<()> {
-        let length = request.bytes.len() as u32;
-        request.bytes[..4].copy_from_slice(&length.to_ne_bytes());
-        socket::send(self.0.as_fd(), &request.bytes, &[])?;
-        loop {
-            let (bytes, _) = socket::receive(self.0.as_fd(), 1 << 16)?;
-            let mut rest = bytes.as_slice();
-            while rest.len() >= HEADER {
-                let length = (u32_at(rest, 0) as usize).clamp(HEADER, rest.len());
-                let (kind, content) = (u16_at(rest, 4), &rest[HEADER..length]);
-                match i32::from(kind) {
-                    libc::NLMSG_DONE => return Ok(()),
-                    libc::NLMSG_ERROR => {
-                        return match u32_at(content, 0).cast_signed() {
-                            0 => Ok(()),
-                            errno => Err(Error::call("rtnetlink", -errno)),
-                        };
-                    }
-                    _ => each(kind, content),
-                }
-                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-            }
-        }
+        Netlink::open_in(namespace, sys::netlink::route).map(Route)
     }
 
     fn links(&mut self) -> Result<Vec<Link>> {
         let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
         request.bytes.resize(HEADER + LINK_HEADER, 0);
         let mut links = Vec::new();
-        self.talk(request, |kind, content| {
+        self.0.talk(request, |kind, content| {
             let named = attributes(content, LINK_HEADER).find(|(number, _)| *number == libc::IFLA_IFNAME);
             if let (libc::RTM_NEWLINK, Some((_, name))) = (kind, named) {
                 let name = String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned();
@@ -186,7 +121,7 @@ impl Route {
         let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
         request.bytes.resize(HEADER + ADDRESS_HEADER, 0);
         let mut addresses = Vec::new();
-        self.talk(request, |kind, content| {
+        self.0.talk(request, |kind, content| {
             if kind != libc::RTM_NEWADDR || content.len() < ADDRESS_HEADER || u32_at(content, 4) != index {
                 return;
             }
@@ -212,35 +147,16 @@ impl Route {
             request.attribute(*number, value);
         }
         request.attribute(libc::IFA_FLAGS, &address.flags.to_ne_bytes());
-        self.ask(request)
+        self.0.ask(request)
     }
-}
-
-/// The attributes of a message behind its own header.
-fn attributes(content: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = content.get(header..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        if rest.len() < 4 {
-            return None;
-        }
-        let length = usize::from(u16_at(rest, 0)).clamp(4, rest.len());
-        let found = (u16_at(rest, 2) & NUMBER, &rest[4..length]);
-        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-        Some(found)
-    })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|two| two.try_into().ok()).map_or(0, u16::from_ne_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{fs, process};
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::path::Path;
     use std::process::Command;
 
     fn ip(line: &str) -> std::result::Result<String, String> {

@@ -17,10 +17,25 @@ use std::time::Duration;
 const CALLERS: &str = "callers";
 
 /// The cgroup we make; one that systemd makes is not known yet.
-pub fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
+fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
     let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
     let cgroup = facts.hierarchy.as_ref()?.cgroup(&wanted.path);
     Some(cgroup.with_v1(v1::directories(&wanted.v1, &facts.v1)))
+}
+
+/// The same, if it is nobody else's. Asked before it is in our record: what is there now belongs to somebody else.
+///
+/// # Errors
+/// When it is another container's, and one is needed.
+pub fn choose_cgroup(plan: &Plan, facts: &Facts) -> Result<Option<Cgroup>> {
+    let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
+    match plan_cgroup(plan, facts) {
+        Some(cgroup) => match refuse_used(&cgroup) {
+            Err(_) if optional => Ok(None),
+            other => other.map(|()| Some(cgroup)),
+        },
+        None => Ok(None),
+    }
 }
 
 /// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.

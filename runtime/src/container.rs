@@ -412,7 +412,9 @@ impl Container {
         ];
         let link = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
         let is_joined = |kind: LinuxNamespaceType, name: &str| {
-            namespaces.iter().any(|found| found.typ() == kind)
+            let is_named = namespaces.iter().any(|found| found.typ() == kind);
+            // CRIU restores into a time namespace, so that the clocks go on from where they stood.
+            (is_named || self.record.restored && kind == LinuxNamespaceType::Time)
                 && (kind != LinuxNamespaceType::User
                     || link("self", name) != link(&self.record.pid.to_string(), name))
         };
@@ -470,7 +472,7 @@ fn finish_exec(
         match launched.channel.listen()? {
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
-                write_outputs(launched, options)?;
+                write_outputs(launched.pid, &launched.pidfd, options)?;
                 ready = true;
             }
             Message::End if ready => return Ok(terminal),
@@ -541,7 +543,18 @@ pub fn create_reserved(
     options: &Options,
     facts: &Facts,
 ) -> Result<Started> {
-    let mut record = Record {
+    let mut record = new_record(bundle, plan, options, facts);
+    create_in(entry, &mut record, bundle, plan, options, facts).map_err(|error| {
+        let (usage, above) = witness::of_failed(&record);
+        let error = confine::explain_killed(error, &usage, plan.cgroup.as_ref(), &record);
+        warn_of(release::undo(&Record { owned: Vec::new(), ..record }));
+        Error::NotMade { error: Box::new(error), usage: Box::new(usage), above }
+    })
+}
+
+/// What is known of a container before there is anything of it.
+pub(crate) fn new_record(bundle: &Bundle, plan: &Plan, options: &Options, facts: &Facts) -> Record {
+    Record {
         version: RECORD_VERSION,
         id: plan.id.clone(),
         oci_version: bundle.spec.version().clone(),
@@ -557,17 +570,11 @@ pub fn create_reserved(
         traced: bundle.spec.process().as_ref().is_some_and(plan::process::may_trace),
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         ..Record::default()
-    };
-    create_in(entry, &mut record, bundle, plan, options, facts).map_err(|error| {
-        let (usage, above) = witness::of_failed(&record);
-        let error = confine::explain_killed(error, &usage, plan.cgroup.as_ref(), &record);
-        warn_of(release::undo(&Record { owned: Vec::new(), ..record }));
-        Error::NotMade { error: Box::new(error), usage: Box::new(usage), above }
-    })
+    }
 }
 
 /// The reason that is told is the first one.
-fn warn_of(undone: Result<()>) {
+pub(crate) fn warn_of(undone: Result<()>) {
     if let Err(error) = undone {
         tracing::warn!("{error}");
     }
@@ -583,19 +590,9 @@ fn create_in(
 ) -> Result<Started> {
     let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
     let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
-    // Before it is in our record: what is there now belongs to somebody else.
-    let cgroup = match confine::plan_cgroup(plan, facts) {
-        Some(cgroup) => match confine::refuse_used(&cgroup) {
-            Err(_) if optional => None,
-            other => other.map(|()| Some(cgroup))?,
-        },
-        None => None,
-    };
+    let cgroup = confine::choose_cgroup(plan, facts)?;
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
-    record.unit = unit.map(|unit| unit.name.clone());
-    record.user_unit = unit.is_some_and(|unit| unit.user);
-    record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.dir().to_owned());
-    record.cgroup_v1 = cgroup.as_ref().map(|cgroup| cgroup.v1().clone()).unwrap_or_default();
+    record.name_cgroup(cgroup.as_ref(), unit);
     let mut recording = entry.begin()?;
     recording.note(record)?;
     let mut dir = match &cgroup {
@@ -659,7 +656,7 @@ fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
     Ok(socket::listen(&fs::fd_path(dir.as_fd()).join(file::START_NEW), Kind::Packet)?)
 }
 
-fn connect_console(options: &Options) -> Result<Option<OwnedFd>> {
+pub(crate) fn connect_console(options: &Options) -> Result<Option<OwnedFd>> {
     let connect =
         |path: &PathBuf| socket::connect(path, Kind::Stream).doing(|| "connect to the console socket");
     Ok(options.console_socket.as_ref().map(connect).transpose()?)
@@ -719,7 +716,7 @@ fn converse(
                     entry.write(record)?;
                     launched.channel.go(&[])?;
                 }
-                write_outputs(launched, options)?;
+                write_outputs(launched.pid, &launched.pidfd, options)?;
                 ready = true;
                 if !options.run {
                     let (from, to) = (entry.path(file::START_NEW), entry.path(file::START));
@@ -739,7 +736,7 @@ fn converse(
 }
 
 /// Moves the network devices in. A namespace that is joined the process has not joined yet.
-fn move_devices(launch: &plan::Launch, pid: i32) -> Result<()> {
+pub(crate) fn move_devices(launch: &plan::Launch, pid: i32) -> Result<()> {
     if launch.net_devices.is_empty() {
         return Ok(());
     }
@@ -753,7 +750,7 @@ fn move_devices(launch: &plan::Launch, pid: i32) -> Result<()> {
 }
 
 /// The group of `linux.intelRdt` that goes with the container: its own, or its monitoring group in another's.
-fn plan_resctrl(launch: &plan::Launch, id: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn plan_resctrl(launch: &plan::Launch, id: &str) -> Result<Option<PathBuf>> {
     let Some(rdt) = &launch.rdt else { return Ok(None) };
     let resctrl = Resctrl::default();
     resctrl.check().doing(|| "/linux/intelRdt")?;
@@ -768,7 +765,7 @@ fn plan_resctrl(launch: &plan::Launch, id: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Makes what [`plan_resctrl`] has found to be missing, and puts the process in.
-fn enter_resctrl(launch: &plan::Launch, id: &str, pid: i32) -> Result<()> {
+pub(crate) fn enter_resctrl(launch: &plan::Launch, id: &str, pid: i32) -> Result<()> {
     let Some(rdt) = &launch.rdt else { return Ok(()) };
     let resctrl = Resctrl::default();
     let group = resctrl.group(&rdt.group);
@@ -814,16 +811,16 @@ fn check_pid_file(options: &Options) -> Result<()> {
     }
 }
 
-fn write_outputs(launched: &Launched, options: &Options) -> Result<()> {
+pub(crate) fn write_outputs(pid: i32, pidfd: &OwnedFd, options: &Options) -> Result<()> {
     if let Some(path) = &options.pidfd_socket {
         let agent = socket::connect(path, Kind::Stream).doing(|| "connect to the pidfd socket")?;
-        socket::send(agent.as_fd(), b"pidfd", &[launched.pidfd.as_fd()]).doing(|| "send the pidfd")?;
+        socket::send(agent.as_fd(), b"pidfd", &[pidfd.as_fd()]).doing(|| "send the pidfd")?;
     }
     let Some(path) = &options.pid_file else { return Ok(()) };
     check_pid_file(options)?;
     // Whoever waits for the file must never find it half written.
     let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
-    let written = std::fs::write(&new, launched.pid.to_string()).and_then(|()| std::fs::rename(&new, path));
+    let written = std::fs::write(&new, pid.to_string()).and_then(|()| std::fs::rename(&new, path));
     Ok(written.doing(|| format!("write the pid file {}", path.display()))?)
 }
 

@@ -6,6 +6,7 @@
 
 use crate::death::Level;
 use crate::error::{Error, Result};
+use crate::plan::Unit;
 use ctr_isolation::cgroup::{Cgroup, v1};
 use ctr_isolation::sys::fs;
 use ctr_isolation::{Context, root};
@@ -100,6 +101,9 @@ pub struct Record {
     /// A process of it was given `CAP_SYS_PTRACE`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub traced: bool,
+    /// It was restored from a checkpoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// The supervisor's process, where there is one, and when that started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<(i32, u64)>,
@@ -149,6 +153,14 @@ impl Record {
     /// Its cgroup, where it has one.
     pub fn own_cgroup(&self) -> Option<Cgroup> {
         self.cgroup.as_deref().map(|dir| Cgroup::at(dir).with_v1(self.cgroup_v1.clone()))
+    }
+
+    /// Names the cgroup, or the unit that it will be in, before it is made.
+    pub(crate) fn name_cgroup(&mut self, cgroup: Option<&Cgroup>, unit: Option<&Unit>) {
+        self.unit = unit.map(|unit| unit.name.clone());
+        self.user_unit = unit.is_some_and(|unit| unit.user);
+        self.cgroup = cgroup.map(|cgroup| cgroup.dir().to_owned());
+        self.cgroup_v1 = cgroup.map(|cgroup| cgroup.v1().clone()).unwrap_or_default();
     }
 
     /// The state to be told, with `status` and, while there is a process, `pid`.

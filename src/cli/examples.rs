@@ -78,6 +78,30 @@ const EXAMPLES: &[Examples] = &[
             ("One that an ordinary user can run", "spec --rootless --bundle ./bundle"),
         ],
     ),
+    (
+        "checkpoint",
+        &[
+            ("Is there anything that could not be saved?", "checkpoint --check web"),
+            ("Save it; then it is gone, but for the files", "checkpoint --image-path /var/tmp/web web"),
+            (
+                "Most of its memory first, while it runs on, and then the rest",
+                "checkpoint --pre-dump --image-path /var/tmp/1 web && checkpoint --image-path /var/tmp/2 --parent-path ../1 web",
+            ),
+        ],
+    ),
+    (
+        "restore",
+        &[
+            (
+                "Bring it back, in the background",
+                "restore --detach --bundle ./bundle --image-path /var/tmp/web web",
+            ),
+            (
+                "With its connections, which must have been saved with the same flag",
+                "restore --tcp-established --bundle ./bundle --image-path /var/tmp/web web",
+            ),
+        ],
+    ),
     ("features", &[("Does it know idmapped mounts?", "features | jq .linux.mountExtensions.idmap.enabled")]),
     (
         "plan",

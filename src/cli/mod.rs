@@ -4,6 +4,7 @@
 //! reads what engines send, then builds the global flags and the one verb that is named; whatever is unusual there
 //! (help, a mistake, an unknown verb) is left to the whole tree, which alone words what the user reads.
 
+pub mod checkpoint;
 mod examples;
 pub mod global;
 pub mod limits;
@@ -21,7 +22,10 @@ use std::{
     path::Path,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub use global::Global;
 
@@ -40,6 +44,8 @@ pub enum Verb {
     Ps(oci::Ps),
     Pause(oci::Pause),
     Resume(oci::Resume),
+    Checkpoint(Box<checkpoint::Checkpoint>),
+    Restore(Box<checkpoint::Restore>),
     Spec(oci::Spec),
     Features(oci::Features),
     Plan(oci::Plan),
@@ -110,6 +116,8 @@ const VERBS: &[Entry] = &[
     entry!("delete", oci::Delete, Verb::Delete),
     entry!("pause", oci::Pause, Verb::Pause),
     entry!("resume", oci::Resume, Verb::Resume),
+    entry!("checkpoint", checkpoint::Checkpoint, |flags| Verb::Checkpoint(Box::new(flags))),
+    entry!("restore", checkpoint::Restore, |flags| Verb::Restore(Box::new(flags))),
     entry!("limits", limits::Limits, Verb::Limits),
     entry!("update", limits::Update, |update| Verb::Update(Box::new(update))),
     entry!("events", limits::Events, Verb::Events),
@@ -192,7 +200,20 @@ fn read_global(globals: Command, argv: &[OsString]) -> Option<(Global, &'static 
 
 /// Reads the whole line with the whole tree.
 fn read_whole(program: &str, argv: &[OsString]) -> Result<(Global, Verb), Exit> {
-    read_tree(tree(program), argv).map_err(|error| Exit { status: status(&error, argv), error })
+    read_tree(tree(program), argv)
+        .map_err(|error| Exit { status: status(&error, argv), error: reword(error) })
+}
+
+/// podman looks for runc's words, or crun's, to know whether a runtime has a flag.
+fn reword(error: clap::Error) -> clap::Error {
+    let is_missing =
+        matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value.is_empty());
+    match error.get(ContextKind::InvalidArg) {
+        Some(flag) if is_missing && error.kind() == ErrorKind::InvalidValue => {
+            clap::Error::raw(error.kind(), format!("flag needs an argument: {flag}\n"))
+        }
+        _ => error,
+    }
 }
 
 fn read_tree(tree: Command, argv: &[OsString]) -> Result<(Global, Verb), clap::Error> {
@@ -237,7 +258,7 @@ fn version_flag() -> Arg {
 fn version() -> String {
     let commit = option_env!("CTR_COMMIT").map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
     format!(
-        "version {}\n{commit}spec: {SPEC_VERSION}\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF",
+        "version {}\n{commit}spec: {SPEC_VERSION}\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -149,6 +149,38 @@ fn a_mistyped_verb_or_flag_is_answered_with_the_right_one() {
     assert!(exit("delete --forse x").1.contains("'--force'"));
 }
 
+/// podman's crutils.CRRuntimeSupportsPodCheckpointRestore and CRRuntimeSupportsCheckpointRestore.
+#[test]
+fn podman_finds_that_checkpoints_are_supported() {
+    let (status, text) = exit("restore --lsm-mount-context");
+    assert!(status == 1 && text.contains("flag needs an argument"), "{text}");
+    assert_eq!(exit("checkpoint --help").0, 0);
+}
+
+#[test]
+fn the_flags_of_checkpoint_and_restore_are_runc_s_and_crun_s() {
+    let Verb::Checkpoint(flags) = verb(
+        "checkpoint --image-path i --work-path w --parent-path ../p --leave-running --tcp-established \
+         --tcp-skip-in-flight --ext-unix-sk --shell-job --lazy-pages --status-fd 5 --page-server [::1]:99 --file-locks \
+         --pre-dump --manage-cgroups-mode full --empty-ns network --auto-dedup --link-remap --network-lock nftables x",
+    ) else {
+        panic!()
+    };
+    assert_eq!((flags.status_fd, flags.page_server), (5, Some(("::1".into(), 99))));
+    assert_eq!(flags.common.image_path.to_str(), Some("i"));
+    assert!(matches!(verb("checkpoint --leave-running --leave-running x"), Verb::Checkpoint(_)));
+    assert!(exit("checkpoint --page-server 99 x").1.contains("ADDRESS:PORT"));
+    assert!(exit("checkpoint --json x").1.contains("--check"));
+    let Verb::Restore(flags) = verb(
+        "restore -b b -d --image-path i --work-path w --pid-file p --console-socket s --tcp-established --ext-unix-sk \
+         --shell-job --file-locks --manage-cgroups-mode ignore --lsm-profile apparmor:x --lsm-mount-context c \
+         -no-subreaper --no-pivot --empty-ns network --auto-dedup --lazy-pages --tcp-close --network-lock skip x",
+    ) else {
+        panic!()
+    };
+    assert!(flags.detach && flags.no_subreaper && flags.tcp_close);
+}
+
 #[test]
 fn texts_use_the_name_the_program_was_called_by() {
     let line = ["/opt/zones", "exec", "--help"].map(OsString::from);

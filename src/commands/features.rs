@@ -71,7 +71,9 @@ fn seccomp() -> Result<Seccomp> {
 
 fn annotations() -> HashMap<String, String> {
     let commit = option_env!("CTR_COMMIT").map(|commit| ("ctr.commit", commit));
-    let all = [("ctr.version", env!("CARGO_PKG_VERSION"))].into_iter().chain(commit);
+    // By runc's name, which engines look for.
+    let checkpoint = ("org.opencontainers.runc.checkpoint.enabled", "true");
+    let all = [("ctr.version", env!("CARGO_PKG_VERSION")), checkpoint].into_iter().chain(commit);
     all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 

@@ -1,6 +1,7 @@
 //! One verb, one file.
 
 pub mod attach;
+pub mod checkpoint;
 pub mod completion;
 pub mod context;
 pub mod create;
@@ -47,6 +48,8 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         Verb::Run(flags) if flags.is_image_door() => return run_image::run(&context, flags),
         Verb::Run(flags) => return run::run(&context, flags),
         Verb::Exec(flags) => return exec::exec(&context, flags),
+        Verb::Checkpoint(flags) => return checkpoint::checkpoint(&context, flags),
+        Verb::Restore(flags) => return checkpoint::restore(&context, flags),
         Verb::Create(flags) => create::create(&context, flags)?,
         Verb::Start(flags) => context.start(&flags.id)?,
         Verb::Kill(flags) => kill::kill(&context, flags)?,

@@ -7,6 +7,7 @@ use crate::foreground::{AS_RUNC, Foreground};
 use crate::supervisor;
 use anyhow::{Context as _, Result};
 use ctr_isolation::sys::fs;
+use ctr_runtime::Error;
 use ctr_runtime::container::{self, Container, Options, Started};
 use ctr_runtime::witness::Watch;
 use std::os::fd::AsFd;
@@ -18,15 +19,29 @@ use std::os::fd::AsFd;
 pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     let id = flags.name().context("the container's name is missing")?;
     let (started, foreground) = start(context, flags, id).inspect_err(|error| context.failed(id, error))?;
-    let Some(foreground) = foreground else { return Ok(0) };
+    match foreground {
+        Some(foreground) => wait(context, id, started, foreground, flags.keep),
+        None => Ok(0),
+    }
+}
+
+/// Waits for the program of the container `id`, which is then removed, or with `keep` has its status noted; the status.
+///
+/// # Errors
+/// The kernel's, or what could not be undone.
+pub fn wait(context: &Context, id: &str, started: Started, foreground: Foreground, keep: bool) -> Result<u8> {
     let container = context.container(id);
     let watch = container.as_ref().map(Watch::new).unwrap_or_default();
     let waited = foreground.wait(started, AS_RUNC, watch);
     if let (Ok(container), Ok(waited)) = (&container, &waited) {
         context.reaped(container, container.entry.dir(), waited);
     }
-    if !flags.keep {
-        Container::delete(&context.store, id, true, &|_| {})?;
+    if !keep {
+        match Container::delete(&context.store, id, true, &|_| {}) {
+            // `checkpoint` ends a container and removes it.
+            Err(Error::NotFound(_)) => {}
+            other => other?,
+        }
         return Ok(waited?.ended.status() as u8);
     }
     let status = waited?.ended.status();

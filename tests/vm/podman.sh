@@ -443,6 +443,85 @@ check_runtime_inside() {
 	same inner "$(run --privileged -v "$RUNTIME:/runtime:ro" -v "$WORK/bundle:/bundle" -v "$ROOT:/bundle/rootfs" \
 		$IMAGE /runtime run --bundle /bundle inner)"
 }
+# As far as CRIU goes: it wants root.
+saving() {
+	[ "$(id -u)" = 0 ] || { echo "CRIU wants root"; exit 77; }
+	command -v criu >/dev/null || { echo "no criu"; exit 77; }
+	"$RUNTIME" checkpoint --help >/dev/null 2>&1 || { echo "$(basename "$RUNTIME") was built without CRIU"; exit 77; }
+}
+export counting='n=0; while :; do n=$((n+1)); echo count-$n; sleep 0.1; done'
+counts() { p logs "$1" 2>&1 | sed -n 's/^count-//p' | tail -n 1; }
+
+check_checkpoint_restore() {
+	saving
+	background saved -- sh -c "$counting"
+	eventually logged saved count-5
+	p container checkpoint saved >/dev/null
+	in_state saved exited
+	local before
+	before=$(counts saved)
+	p container restore saved >/dev/null
+	in_state saved running
+	eventually logged saved "count-$((before + 5))"
+	same 1 "$(p logs saved 2>&1 | grep -c '^count-5$')"
+	same hi "$(p exec saved echo hi)"
+	gone saved
+}
+check_checkpoint_export_import() {
+	saving
+	background moved -- sh -c "echo kept >/kept; $counting"
+	eventually logged moved count-5
+	p container checkpoint --export "$WORK/moved.tar" moved >/dev/null
+	gone moved
+	p container restore --import "$WORK/moved.tar" >/dev/null
+	in_state moved running
+	same kept "$(p exec moved cat /kept)"
+	eventually logged moved count-
+	[ "$(counts moved)" -gt 5 ] || die "it counts from $(counts moved)"
+	gone moved
+}
+check_checkpoint_leave_running() {
+	saving
+	background stays -- sh -c "$counting"
+	eventually logged stays count-5
+	p container checkpoint --leave-running stays >/dev/null
+	in_state stays running
+	local before
+	before=$(counts stays)
+	eventually logged stays "count-$((before + 5))"
+	gone stays
+}
+check_checkpoint_terminal() {
+	saving
+	p run -dt --network none --name talks $IMAGE sh -c "$counting" >/dev/null
+	eventually logged talks count-5
+	p container checkpoint talks >/dev/null
+	p container restore talks >/dev/null
+	in_state talks running
+	has "$(p exec talks ls -l /proc/1/fd/1)" /dev/pts/0
+	gone talks
+}
+check_checkpoint_tcp() {
+	saving
+	p run -d --name server $IMAGE nc -ll -p 7007 -e cat >/dev/null
+	local address
+	address=$(p inspect -f '{{.NetworkSettings.IPAddress}}' server)
+	[ -n "$address" ] || address=$(p inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' server)
+	eventually sh -c "echo | busybox nc -w 1 $address 7007"
+	coproc CLIENT { busybox nc "$address" 7007; }
+	echo before >&"${CLIENT[1]}"
+	local line
+	read -r -t 10 line <&"${CLIENT[0]}"
+	same before "$line"
+	refused p container checkpoint server
+	p container checkpoint --tcp-established server >/dev/null
+	p container restore --tcp-established server >/dev/null
+	echo after >&"${CLIENT[1]}"
+	read -r -t 20 line <&"${CLIENT[0]}"
+	same after "$line"
+	kill "$CLIENT_PID"
+	gone server
+}
 check_system_prune() { p container prune -f >/dev/null; }
 
 check_many_at_once() {

@@ -378,6 +378,17 @@ pub fn has_attribute(path: &Path, name: &std::ffi::CStr) -> bool {
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
 }
 
+/// The extended attribute `name` of the file `path`, a short text; none where it has no such.
+pub fn attribute(path: &Path, name: &std::ffi::CStr) -> Option<String> {
+    let path = cpath(path).ok()?;
+    let mut bytes = [0_u8; 64];
+    // SAFETY: both strings outlive the call, and the buffer is as long as said.
+    let size =
+        unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), bytes.as_mut_ptr().cast(), bytes.len()) };
+    let text = bytes.get(..usize::try_from(size).ok()?)?;
+    Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
+}
+
 /// Takes an exclusive lock on `fd` (flock(2)); without `wait` fails with `EWOULDBLOCK` when it is held.
 ///
 /// # Errors

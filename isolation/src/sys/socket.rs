@@ -111,6 +111,15 @@ pub fn accept(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
+/// Says that nothing more will be sent (shutdown(2)); what the other end sends can still be read.
+///
+/// # Errors
+/// `ENOTCONN` when it is not connected.
+pub fn shut_down_writing(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) }, || "shutdown()").map(drop)
+}
+
 /// Sends one message with descriptors.
 ///
 /// # Errors

@@ -148,7 +148,8 @@ fn namespaces(linux: &Linux) -> (i32, Vec<(i32, PathBuf)>) {
     (new, join)
 }
 
-fn flag(kind: LinuxNamespaceType) -> i32 {
+/// The flag of clone(2) for a kind of namespace.
+pub fn flag(kind: LinuxNamespaceType) -> i32 {
     match kind {
         LinuxNamespaceType::Mount => ns::MOUNT,
         LinuxNamespaceType::Cgroup => ns::CGROUP,
