@@ -158,7 +158,9 @@ impl Ended {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        // What somebody has put behind a record on its line is not part of it.
+        let first = |line| serde_json::Deserializer::from_slice(line).into_iter().next()?.ok();
+        Ok(text.split(|byte| *byte == b'\n').filter_map(first).collect())
     }
 }
 
@@ -206,8 +208,12 @@ mod tests {
         let (one, two) = (death("a", 1, Some(Exit::Status(3)), 5), death("b", 2, Some(Exit::Dumped(11)), 7));
         ended.note(&one).unwrap();
         let path = ended.directory().join(NEWER);
-        File::options().append(true).open(&path).unwrap().write_all(b"\n{\"name\":\"a\",\"beg").unwrap();
+        let spoil =
+            |bytes: &[u8]| File::options().append(true).open(&path).unwrap().write_all(bytes).unwrap();
+        spoil(b"garbage \xff\n");
+        spoil(b"\n{\"name\":\"a\",\"beg");
         ended.note(&two).unwrap();
+        spoil(b"}");
         assert_eq!(ended.deaths(Path::new("/r"), None).unwrap(), [one.clone(), two]);
         assert_eq!(ended.deaths(Path::new("/r"), Some("a")).unwrap(), [one]);
         assert_eq!(ended.deaths(Path::new("/other"), Some("a")).unwrap(), []);

@@ -19,6 +19,8 @@ struct Facts {
     /// The state directory.
     root: String,
     is_root: bool,
+    /// It was asked for at the door where there is no config.json.
+    is_image_door: bool,
     /// The user's name or number.
     user: String,
     /// Whether newuidmap and newgidmap are there.
@@ -33,8 +35,9 @@ struct Facts {
 }
 
 /// The next step after `error`, where there is one that its own words do not name.
-pub fn of(error: &anyhow::Error, flags: &Global, program: &str) -> Option<String> {
-    choose(&output::chain(error), error.downcast_ref(), &Facts::read(flags, program))
+pub fn of(error: &anyhow::Error, flags: &Global, program: &str, is_image_door: bool) -> Option<String> {
+    let facts = Facts { is_image_door, ..Facts::read(flags, program) };
+    choose(&output::chain(error), error.downcast_ref(), &facts)
 }
 
 fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
@@ -55,7 +58,7 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
         () if has("clone3(") || has("_map: operation not permitted") => return user_namespace(facts),
         () if has("nobody outside") || has("newuidmap") || has("newgidmap") => ids(facts),
         () if has("hands no controller down") => return None,
-        () if has("needs the cgroup controller") => controller(facts),
+        () if has("needs the cgroup controller") => controller(text, facts),
         () if has("make cgroup") && has("permission denied") => delegation(program),
         () if has("read the configuration") && has("no such file") => {
             format!("a bundle is a directory with a config.json, named by --bundle; `{program} spec` writes one")
@@ -186,17 +189,25 @@ fn ids(facts: &Facts) -> String {
     )
 }
 
-fn controller(facts: &Facts) -> String {
+/// Controllers that systemd does not know, and so delegates to nobody.
+const NEVER_DELEGATED: [&str; 3] = ["hugetlb", "rdma", "misc"];
+
+fn controller(text: &str, facts: &Facts) -> String {
     if facts.is_hybrid {
         return "this host has its controllers in cgroup v1; booted with systemd.unified_cgroup_hierarchy=1 it has them in \
                 version 2"
             .to_owned();
     }
     if facts.is_root {
+        let or = if facts.is_image_door { "" } else { ", or choose another cgroupsPath" };
         return format!(
-            "enable it in cgroup.subtree_control of the cgroups above, or choose another cgroupsPath; `{} doctor` tells more",
+            "enable it in cgroup.subtree_control of the cgroups above{or}; `{} doctor` tells more",
             facts.program
         );
+    }
+    let is_named = |name: &&&str| text.contains(&format!("controller {name},"));
+    if let Some(name) = NEVER_DELEGATED.iter().find(is_named) {
+        return format!("systemd delegates {name} to nobody: only root can set this limit");
     }
     delegation(&facts.program)
 }
@@ -219,6 +230,7 @@ impl Facts {
             names: Store::new(&root).list().unwrap_or_default(),
             root: root.display().to_string(),
             is_root: uid == 0,
+            is_image_door: false,
             user: std::env::var("USER").unwrap_or_else(|_| uid.to_string()),
             has_helpers: is_there("newuidmap") && is_there("newgidmap"),
             is_hybrid: ctr_isolation::cgroup::Hierarchy::find().is_none_or(|found| !found.unified)
@@ -293,7 +305,11 @@ mod tests {
         let text = "write \"1\" to memory.max: the limit needs the cgroup controller memory, which is not available here";
         assert!(hint(text, &Facts { is_hybrid: true, ..facts() }).contains("unified_cgroup_hierarchy"));
         assert!(hint(text, &facts()).contains("systemd-run --user"));
-        assert!(hint(text, &Facts { is_root: true, ..facts() }).contains("subtree_control"));
+        let root = Facts { is_root: true, ..facts() };
+        assert!(hint(text, &root).contains("subtree_control") && hint(text, &root).contains("cgroupsPath"));
+        assert!(!hint(text, &Facts { is_image_door: true, ..root }).contains("cgroupsPath"));
+        let pages = text.replace("controller memory", "controller hugetlb");
+        assert!(hint(&pages, &facts()).contains("only root"), "systemd-run would not help");
         assert!(hint("make cgroup /sys/fs/cgroup/x: permission denied", &facts()).contains("Delegate=yes"));
     }
 

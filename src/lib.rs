@@ -13,6 +13,7 @@ pub mod hint;
 pub mod input;
 pub mod journal;
 pub mod log;
+pub mod loggers;
 pub mod output;
 pub mod private;
 pub mod report;

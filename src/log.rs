@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -25,6 +25,7 @@ use crate::{
         Global,
         global::{LogFormat, LogLevel},
     },
+    loggers::Logger,
     output::{self, CYAN, RED, YELLOW},
     time,
 };
@@ -34,7 +35,7 @@ use crate::{
 /// It costs a handful of allocations: below `level` an event ends at the comparison of two numbers.
 pub fn start(flags: &Global, level: LogLevel) -> Result<()> {
     let sink = match &flags.log {
-        Some(file) => Sink::File(Mutex::new(open(file)?), flags.log_format),
+        Some(file) => open(file, flags.log_format)?,
         None if level <= LogLevel::Warn => Sink::Person,
         None => Sink::Stderr(flags.log_format),
     };
@@ -75,17 +76,16 @@ pub fn failure(flags: &Global, error: &anyhow::Error, hint: Option<&str>) {
     output::print_error(error, hint);
 }
 
-/// Opens the file `--log` names. crun's `file:` prefix is allowed.
-fn open(file: &Path) -> Result<File> {
+/// Opens what `--log` names: a file, or with crun's prefixes `file:`, `journald:` and `syslog:` that or a logger.
+fn open(file: &Path, format: LogFormat) -> Result<Sink> {
     let text = file.to_str().unwrap_or_default();
-    for scheme in ["journald:", "syslog:"] {
-        if text.starts_with(scheme) {
-            bail!("--log {text}: logging to {} is not supported: name a file", scheme.trim_end_matches(':'));
-        }
+    if let Some(logger) = Logger::named(text) {
+        return logger.map(Sink::Logger);
     }
     let path = text.strip_prefix("file:").map_or_else(|| file.to_owned(), PathBuf::from);
     let opened = OpenOptions::new().append(true).create(true).open(&path);
-    opened.with_context(|| format!("open the log {}", path.display()))
+    let file = opened.with_context(|| format!("open the log {}", path.display()))?;
+    Ok(Sink::File(Mutex::new(file), format))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -103,7 +103,9 @@ fn filter(level: LogLevel) -> LevelFilter {
 enum Sink {
     /// A file of lines for programs.
     File(Mutex<File>, LogFormat),
-    /// The same on standard error, for who asked for more than warnings.
+    /// Whoever keeps the host's log.
+    Logger(Logger),
+    /// Lines for programs on standard error, for who asked for more than warnings.
     Stderr(LogFormat),
     /// Standard error, in a person's words.
     Person,
@@ -148,6 +150,7 @@ impl Subscriber for Lines {
                 Ok(mut file) => file.write_all(line(*format, level, &fields, SystemTime::now()).as_bytes()),
                 Err(_) => Ok(()),
             },
+            Sink::Logger(logger) => logger.send(level, &plain(&fields)),
             Sink::Stderr(format) => to_stderr(line(*format, level, &fields, SystemTime::now()).as_bytes()),
             Sink::Person => to_stderr(words(level, &fields).as_bytes()),
         };
@@ -196,6 +199,12 @@ fn line(format: LogFormat, level: Level, fields: &Fields, now: SystemTime) -> St
     line
 }
 
+/// What an event says, without a level: `what happened (name: value)`.
+fn plain(fields: &Fields) -> String {
+    let others = fields.others.iter().map(|(name, value)| format!(" ({name}: {value})")).collect::<String>();
+    format!("{}{others}", fields.message)
+}
+
 /// A line for a person: `warning: what happened (name: value)`.
 fn words(level: Level, fields: &Fields) -> String {
     let colour = match level {
@@ -204,8 +213,7 @@ fn words(level: Level, fields: &Fields) -> String {
         _ => CYAN,
     };
     let level = output::paint(&format!("{}:", level_name(level)), colour, output::is_coloured(&io::stderr()));
-    let others = fields.others.iter().map(|(name, value)| format!(" ({name}: {value})")).collect::<String>();
-    format!("{level} {}{others}\n", fields.message)
+    format!("{level} {}\n", output::printable(&plain(fields)))
 }
 
 /// JSON's quoting, which readers of logrus's text form understand too.
@@ -259,7 +267,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let named = PathBuf::from(format!("file:{}", path.display()));
-        let sink = Sink::File(Mutex::new(open(&named).unwrap()), LogFormat::Json);
+        let sink = open(&named, LogFormat::Json).unwrap();
         let subscriber = Lines { sink, level: filter(LogLevel::Warn) };
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("not this");
@@ -272,10 +280,5 @@ mod tests {
             )
         );
         assert_eq!(text.lines().count(), 1);
-    }
-
-    #[test]
-    fn crun_s_other_destinations_are_refused() {
-        assert!(open(Path::new("journald:x")).unwrap_err().to_string().contains("name a file"));
     }
 }

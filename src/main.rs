@@ -19,7 +19,11 @@ fn run() -> u8 {
     match ctr::commands::dispatch(global.clone(), verb, &program) {
         Ok(status) => status,
         Err(error) => {
-            ctr::log::failure(&global, &error, ctr::hint::of(&error, &global, &program).as_deref());
+            ctr::log::failure(
+                &global,
+                &error,
+                ctr::hint::of(&error, &global, &program, own_error == 125).as_deref(),
+            );
             if own_error == 125 { ctr::commands::run_image::status(&error) } else { own_error }
         }
     }

@@ -1,5 +1,6 @@
 //! What people and programs read: tables, JSON, errors with a hint.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,20 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
         text += row[N - 1];
         text.push('\n');
     }
-    text
+    printable(&text).into_owned()
+}
+
+/// `text` as it can be printed: what programs and files have said in it does nothing to a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_plain = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\t');
+    if text.chars().all(is_plain) {
+        return text.into();
+    }
+    let letter = |letter: char| match is_plain(letter) {
+        true => letter.to_string(),
+        false => letter.escape_default().to_string(),
+    };
+    text.chars().map(letter).collect::<String>().into()
 }
 
 /// Writes `value` as JSON, indented, on standard output.
@@ -127,9 +141,9 @@ pub fn print_error(error: &anyhow::Error, hint: Option<&str>) {
 }
 
 fn error_text(error: &anyhow::Error, hint: Option<&str>, coloured: bool) -> String {
-    let mut text = format!("{} {}\n", paint("error:", RED, coloured), chain(error));
+    let mut text = format!("{} {}\n", paint("error:", RED, coloured), printable(&chain(error)));
     if let Some(hint) = hint {
-        text += &format!("{} {hint}\n", paint("hint:", CYAN, coloured));
+        text += &format!("{} {}\n", paint("hint:", CYAN, coloured), printable(hint));
     }
     text
 }
@@ -173,6 +187,16 @@ mod tests {
             "error: make \"web\": mount proc: EPERM (Operation not permitted)\nhint: ask root\n"
         );
         assert!(error_text(&error, None, true).starts_with("\x1b[1;31merror:\x1b[0m make"));
+    }
+
+    /// A hook's words, a file's name: whatever they hold, nothing of it moves the cursor, or worse.
+    #[test]
+    fn what_others_said_does_nothing_to_a_terminal() {
+        let hostile = "hook: \x1b]0;owned\x07\x1b[2J\u{9b}31m ok\tä";
+        let text = error_text(&anyhow!(hostile), Some(hostile), false);
+        assert!(!text.contains(['\x1b', '\x07', '\u{9b}']) && text.contains("\\u{1b}[2J"), "{text}");
+        assert!(table(["A", "B"], &[[hostile.to_owned(), "ä".to_owned()]]).contains("\\u{1b}]0;owned"));
+        assert_eq!(printable("a\tä\n"), "a\tä\n");
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Note {
     /// Whether a limit that cannot be had is only warned of.
     #[serde(default)]
     pub best_effort: bool,
+    /// Where the pid of its first process is written, each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<PathBuf>,
 }
 
 impl Note {
@@ -95,7 +98,7 @@ impl Private {
     /// Removes both again, and what was made with them. The reason for that is told by who has it.
     pub fn give_up(&self, context: &Context, lock: OwnedFd) {
         drop(lock);
-        match Container::delete(&context.store, &self.name, true, &|_| {}) {
+        match Container::delete(&context.store, &self.name, true, &|_, _| {}) {
             Ok(()) | Err(Error::NotFound(_)) => {}
             Err(error) => tracing::warn!("{error}"),
         }

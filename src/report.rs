@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ctr_runtime::death::{Death, Exit};
 use serde::{Deserialize, Serialize};
 
 use crate::size::Size;
+use crate::time;
 
 /// What a container's program did and used. What was not observed is absent, never 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ impl FromStr for Expectation {
                 if value == "0" {
                     0.0
                 } else {
-                    crate::time::duration(value)?.as_secs_f64()
+                    time::duration(value)?.as_secs_f64()
                 }
             }
             _ => value.parse::<u64>().map_err(|_| format!("{text:?}: {value:?} is not a number"))? as f64,
@@ -224,7 +224,6 @@ impl Report {
             Some(exit) => (None, exit.signal()),
             None => (None, None),
         };
-        let at = |(seconds, nanoseconds): (u64, u32)| Duration::new(seconds, nanoseconds);
         let micro = |microseconds: u64| microseconds as f64 / 1e6;
         let mut report = Report {
             name: death.name.clone(),
@@ -233,7 +232,10 @@ impl Report {
             signal,
             failure: death.failure.as_ref().map(|failure| failure.error.clone()),
             timed_out,
-            seconds: at(death.ended).saturating_sub(at(death.began)).as_secs_f64(),
+            seconds: time::at(death.ended)
+                .duration_since(time::at(death.began))
+                .unwrap_or_default()
+                .as_secs_f64(),
             memory_peak: usage.memory.as_ref().and_then(|memory| memory.peak),
             swap_peak: usage.swap.as_ref().and_then(|swap| swap.peak),
             pids_peak: usage.pids.as_ref().and_then(|pids| pids.peak),

@@ -335,7 +335,7 @@ pub fn remove_own(context: &Context, private: &Private, pid: i32) -> Result<()> 
     let name = &private.name;
     match Container::open(&context.store, name) {
         Ok(container) if container.record.pid == pid => {
-            Ok(Container::delete(&context.store, name, true, &|_| {})?)
+            Ok(Container::delete(&context.store, name, true, &|_, _| {})?)
         }
         _ => Ok(()),
     }

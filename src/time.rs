@@ -19,6 +19,12 @@ pub fn rfc3339_nanos(time: SystemTime) -> String {
     text
 }
 
+/// A point in time as records have it, in seconds and nanoseconds; one that no clock can show is where time begins.
+pub fn at((seconds, nanoseconds): (u64, u32)) -> SystemTime {
+    let since = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds.into()));
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
 /// Reads a length of time: a number and `ms`, `s`, `m` or `h`, several in a row as `1m30s`; without a unit, seconds.
 ///
 /// # Errors
@@ -87,6 +93,15 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Records are files, which may hold anything.
+    #[test]
+    fn no_time_is_too_late_to_be_written() {
+        for time in [(u64::MAX, u32::MAX), (u64::MAX, 0), (i64::MAX as u64, u32::MAX), (1 << 62, 0)] {
+            assert!(!rfc3339_nanos(at(time)).is_empty());
+        }
+        assert_eq!(rfc3339_nanos(at((1, 2_000_003))), "1970-01-01T00:00:01.002000003Z");
+    }
 
     #[test]
     fn lengths_of_time() {

@@ -22,6 +22,21 @@ fn wait_for_log(case: &Case, text: &str) {
     wait_for(&format!("{text:?} in the log"), || case.ctr(&["logs", &case.id]).ok().contains(text));
 }
 
+/// Whoever follows the pid file follows the container from one life to the next.
+#[test]
+fn restart_writes_the_pid_file_anew() {
+    let case = case!();
+    // From where the caller is; the supervisor is elsewhere.
+    let args = case.hosting(&["--detach", "--pid-file", "pid"], &["sleep", "1000"]);
+    spawn(case.dir(), case.command(&args).current_dir(case.dir())).wait().ok();
+    let pid = || fs::read_to_string(case.path("pid")).unwrap();
+    let first = pid();
+    assert_eq!(first, case.pid().to_string());
+    case.ctr(&["restart", "--time", "0", &case.id]).ok();
+    assert_eq!(pid(), case.pid().to_string());
+    assert_ne!(pid(), first);
+}
+
 #[test]
 fn the_log_has_every_byte_and_knows_the_streams() {
     let case = case!();

@@ -7,6 +7,7 @@ mod common;
 use common::{case, require_cgroup, require_root, skip, wait_for};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// runtime-spec runtime.md, "Lifecycle".
@@ -43,12 +44,30 @@ fn create_start_kill_delete() {
 fn a_created_container_can_be_killed_and_deleted() {
     let case = case!();
     case.create().ok();
-    let error = case.ctr(&["delete", &case.id]).err();
-    assert!(error.contains("created") && error.contains("--force"), "{error}");
-    assert_eq!(case.status(), "created", "it must be untouched");
     case.ctr(&["kill", &case.id, "KILL"]).ok();
     case.wait_status("stopped");
     case.ctr(&["delete", &case.id]).ok();
+}
+
+/// As runc and crun have it, `--force` is for what runs.
+#[test]
+fn one_that_was_never_started_is_deleted_without_force() {
+    let case = case!();
+    case.create().ok();
+    let pid = case.pid();
+    case.ctr(&["delete", &case.id]).ok();
+    assert!(!Path::new(&format!("/proc/{pid}/root/bin")).exists(), "its process has ended");
+    assert!(case.ctr(&["state", &case.id]).err().contains("does not exist"));
+}
+
+/// runc since 1.2: nobody is left whom `--all` could miss.
+#[test]
+fn all_of_a_stopped_container_can_be_killed() {
+    let mut case = case!();
+    case.args(&["true"]).start_up();
+    case.wait_status("stopped");
+    assert!(case.ctr(&["kill", &case.id, "KILL"]).err().contains("container not running"));
+    case.ctr(&["kill", "--all", &case.id, "KILL"]).ok();
 }
 
 #[test]
@@ -553,7 +572,7 @@ fn hooks_run_in_their_namespaces() {
     let mut case = case!();
     let file = |name: &str| case.path(name);
     let (runtime, container) = (file("runtime"), file("container"));
-    let note = |path: &std::path::Path| {
+    let note = |path: &Path| {
         let script = format!("readlink /proc/self/ns/mnt > {}", path.display());
         json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
     };
@@ -611,6 +630,44 @@ fn a_hook_that_takes_too_long_is_ended() {
     let error = case.create().err();
     assert!(error.contains("timeout"), "{error}");
     assert!(start.elapsed().as_secs() < 20);
+}
+
+/// What such a hook has started ends with it.
+#[test]
+fn children_of_a_hook_that_takes_too_long_are_ended() {
+    let mut case = case!();
+    let pid = case.path("pid");
+    let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
+    let slow = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 1}]);
+    case.set("/hooks", json!({"createRuntime": slow}));
+    case.create().err();
+    let stat = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
+    // Whoever adopts it may not reap it at once.
+    let runs = || fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z"));
+    wait_for("the end of the hook's child", || !runs());
+}
+
+/// Of a file that is not config.json the errors do not say so, and what it names in vain is told.
+#[test]
+fn what_is_wrong_with_a_file_is_told_with_its_name() {
+    let mut case = case!();
+    case.up();
+    let file = case.path("file.json");
+    let path = file.to_str().unwrap().to_owned();
+    for (text, part) in [("{", "it is not JSON"), ("[]", "not a JSON object"), ("{\"cwd\": 7}", "/cwd")] {
+        fs::write(&file, text).unwrap();
+        let error = case.ctr(&["exec", "--process", &path, &case.id]).err();
+        assert!(error.contains(&path) && error.contains(part) && !error.contains("config.json"), "{error}");
+    }
+    for (text, part) in [("{", "it is not JSON"), ("{\"pids\": 7}", "/pids")] {
+        fs::write(&file, text).unwrap();
+        let error = case.ctr(&["update", "--resources", &path, &case.id]).err();
+        assert!(error.contains(&path) && error.contains(part) && !error.contains("config.json"), "{error}");
+    }
+    require_cgroup!(case);
+    fs::write(&file, "{\"pids\": {\"limit\": 0, \"max\": 1}, \"speed\": 9}").unwrap();
+    let said = case.ctr(&["update", "--resources", &path, &case.id]).stderr;
+    assert!(said.contains("/pids/max is no limit") && said.contains("/speed is no limit"), "{said}");
 }
 
 /// runtime-spec runtime.md, "Create": later changes of config.json do not matter.
@@ -685,6 +742,30 @@ fn small_limits_do_not_stop_the_start() {
         case.set("/process/rlimits", json!([{"type": kind, "soft": value, "hard": value}]));
         case.args(&["true"]).run().ok();
     }
+}
+
+/// Two of one name in two state directories: where nobody has named a cgroup each has its own, so that the end of one, who
+/// takes all in its cgroup along, is not the other's.
+#[test]
+fn containers_of_one_name_do_not_share_a_cgroup() {
+    let mut case = case!();
+    case.without_cgroup_path().args(&["true"]).start_up();
+    require_cgroup!(case);
+    case.wait_status("stopped");
+    let (first, other) = (case.cgroup().unwrap(), case.path("other"));
+    let elsewhere = |args: &[&str]| {
+        let mut command = Command::new(common::program());
+        command.arg("--root").arg(&other).args(args).env("CTR_STORE", case.path("private"));
+        common::spawn(case.dir(), &mut command).wait()
+    };
+    elsewhere(&["create", "--bundle", case.bundle().to_str().unwrap(), &case.id]).ok();
+    let second = common::record(&other.join(&case.id)).unwrap()["cgroup"].as_str().unwrap().to_owned();
+    assert_eq!(second, format!("{}-2", first.display()));
+    case.ctr(&["delete", &case.id]).ok();
+    let state: Value = serde_json::from_str(&elsewhere(&["state", &case.id]).ok()).unwrap();
+    assert_eq!(state["status"], "created", "it lives on");
+    elsewhere(&["delete", "--force", &case.id]).ok();
+    assert!(!Path::new(&second).exists());
 }
 
 /// Of two that make a container in one cgroup at the same time one wins, and the other harms nobody.

@@ -16,6 +16,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// One that was made and never started.
+#[test]
+fn one_that_was_deleted_before_it_was_started_is_told_of() {
+    let case = case!();
+    for force in [&["delete", "--force", &case.id][..], &["delete", &case.id]] {
+        case.create().ok();
+        case.ctr(force).ok();
+        let found = why(&case);
+        check(&found, &json!({"cause": "not-started"}));
+        let sentence = found["sentence"].as_str().unwrap();
+        assert!(sentence.contains("deleted before it was started"), "{sentence}");
+    }
+    let all: Value = serde_json::from_str(&case.ctr(&["why", "--all", "--json", &case.id]).ok()).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 2);
+}
+
 /// What is known of the last end of the container, once something is.
 #[track_caller]
 fn why(case: &Case) -> Value {

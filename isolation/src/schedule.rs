@@ -79,12 +79,18 @@ pub fn cpu_list(text: &str) -> std::result::Result<Vec<usize>, String> {
     };
     let mut list = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
+        // `0-31:2/4` are the first two of every four (cpuset(7) has it of bitmap_parselist).
+        let (range, stride) = part.split_once(':').unwrap_or((part, "1/1"));
+        let (used, group) = stride.split_once('/').ok_or_else(|| format!("{part:?} has no USED/GROUP"))?;
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last, used, group) = (number(first)?, number(last)?, number(used)?, number(group)?);
         if first > last {
             return Err(format!("{part:?} runs backwards"));
         }
-        list.extend(first..=last);
+        if used == 0 || used > group {
+            return Err(format!("{part:?}: of {group} in a row, {used} cannot be used"));
+        }
+        list.extend((first..=last).filter(|number| (number - first) % group < used));
     }
     Ok(list)
 }

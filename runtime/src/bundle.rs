@@ -44,29 +44,29 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::load`].
     pub fn parse(dir: PathBuf, text: Vec<u8>) -> Result<Self> {
-        let (spec, warnings) = parse(&text)?;
+        let (spec, warnings) = parse(&text, "config.json")?;
         Ok(Bundle { dir, spec, text, warnings })
     }
 }
 
-/// Reads JSON as `T`: the value and warnings.
+/// Reads JSON, the text of `file`, as `T`: the value and warnings.
 ///
 /// What does not fit is taken out and the rest is read again, so that all problems are found at once. An unknown
 /// capability is only a warning (runtime-spec config.md: "MUST log a warning ... SHOULD NOT fail").
 ///
 /// # Errors
 /// [`Error::Invalid`] with the JSON pointer of every value that does not fit.
-pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)> {
+pub fn parse<T: DeserializeOwned>(text: &[u8], file: &str) -> Result<(T, Vec<String>)> {
     // serde takes a list for a struct, field by field; the specification does not.
     if !text.trim_ascii_start().starts_with(b"{") {
         let what = "it is not a JSON object (line 1 does not begin with a brace)";
-        return Err(Error::Invalid(vec![Problem::new("", what)]));
+        return Err(Error::Invalid(vec![Problem::new(file, what)]));
     }
     if let Ok(value) = serde_json::from_slice(text) {
         return Ok((value, Vec::new()));
     }
     let mut json: Value = serde_json::from_slice(text)
-        .map_err(|error| Error::Invalid(vec![Problem::new("", format!("it is not JSON: {error}"))]))?;
+        .map_err(|error| Error::Invalid(vec![Problem::new(file, format!("it is not JSON: {error}"))]))?;
     respell(&mut json);
     let (mut warnings, mut problems) = (Vec::new(), Vec::new());
     loop {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn check(json: &str) -> std::result::Result<Vec<String>, String> {
-        match parse::<Spec>(json.as_bytes()) {
+        match parse::<Spec>(json.as_bytes(), "config.json") {
             Ok((_, warnings)) => Ok(warnings),
             Err(error) => Err(error.to_string()),
         }

@@ -16,26 +16,34 @@ use std::time::Duration;
 /// The cgroup below our own into which we and our callers go where the containers' must be beside us.
 const CALLERS: &str = "callers";
 
-/// The cgroup we make; one that systemd makes is not known yet.
-fn plan_cgroup(plan: &Plan, facts: &Facts) -> Option<Cgroup> {
-    let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none())?;
-    let cgroup = facts.hierarchy.as_ref()?.cgroup(&wanted.path);
-    Some(cgroup.with_v1(v1::directories(&wanted.v1, &facts.v1)))
-}
+/// How many containers of one name may have cgroups in one place.
+const NAMESAKES: u32 = 1000;
 
-/// The same, if it is nobody else's. Asked before it is in our record: what is there now belongs to somebody else.
+/// The cgroup we make; one that systemd makes is not known yet. What is there now belongs to somebody else, so it is not
+/// to be in our record.
 ///
 /// # Errors
-/// When it is another container's, and one is needed.
+/// When it was named and is another container's.
 pub fn choose_cgroup(plan: &Plan, facts: &Facts) -> Result<Option<Cgroup>> {
-    let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
-    match plan_cgroup(plan, facts) {
-        Some(cgroup) => match refuse_used(&cgroup) {
-            Err(_) if optional => Ok(None),
-            other => other.map(|()| Some(cgroup)),
-        },
-        None => Ok(None),
+    let wanted = plan.cgroup.as_ref().filter(|wanted| wanted.unit.is_none());
+    let (Some(wanted), Some(hierarchy)) = (wanted, &facts.hierarchy) else { return Ok(None) };
+    let old = v1::directories(&wanted.v1, &facts.v1);
+    let named = |suffix: &str| {
+        let longer = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        let old = old.iter().map(|(name, path)| (name.clone(), longer(path))).collect();
+        hierarchy.cgroup(&longer(&wanted.path)).with_v1(old)
+    };
+    let cgroup = named("");
+    if !wanted.unnamed {
+        refuse_used(&cgroup)?;
+        return Ok(Some(cgroup));
     }
+    // An empty one, too, is somebody's: of a container that has stopped, and whose end would then be ours.
+    if !cgroup.exists() {
+        return Ok(Some(cgroup));
+    }
+    let free = (2..NAMESAKES).map(|number| named(&format!("-{number}"))).find(|another| !another.exists());
+    free.map(Some).ok_or_else(|| used(&cgroup))
 }
 
 /// Has systemd make the unit around the process, which waits meanwhile: there is no scope without a process.
@@ -77,7 +85,8 @@ pub fn bus(record: &Record) -> systemd::Bus {
 /// Makes the cgroup with its limits; `None` when it is optional and may not be made.
 ///
 /// # Errors
-/// The kernel's, or that it is another container's, or of the first limit that cannot be had.
+/// The kernel's, `EEXIST` of one that nobody has named, or that it is another container's, or of the first limit that
+/// cannot be had.
 pub fn make_cgroup(
     cgroup: &Cgroup,
     plan: &Plan,
@@ -89,7 +98,7 @@ pub fn make_cgroup(
         let own = facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(own)).filter(Cgroup::is_full);
         own.map_or(Ok(()), |own| own.make_room(CALLERS))
     });
-    match room.and_then(|()| cgroup.create()) {
+    match room.and_then(|()| cgroup.create(wanted.unnamed)) {
         Err(error) if error.errno == libc::EROFS && !wanted.optional && !wanted.best_effort => {
             return Err(error
                 .under("cgroups are read-only here, as in a container (use --cgroup-manager disabled, or mount them writable)")
@@ -112,9 +121,6 @@ pub fn make_cgroup(
     // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
     if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
         (record.cgroup, record.cgroup_v1) = Default::default();
-        if wanted.optional {
-            return Ok(None);
-        }
         return Err(match error {
             Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),
             other => other,

@@ -11,7 +11,7 @@ use crate::plan::validate::prestart;
 use crate::plan::{self, Plan, Request, ns};
 use crate::protocol::{Channel, Message};
 use crate::release;
-use crate::state::{self, Entry, RECORD_VERSION, Record, Status, Store, file};
+use crate::state::{self, Entry, RECORD_VERSION, Record, Recording, Status, Store, file};
 use crate::witness;
 use ctr_isolation::cgroup::{self, Cgroup};
 use ctr_isolation::resctrl::{self, Resctrl};
@@ -191,6 +191,10 @@ impl Container {
                 witness::note_signal(&self.entry, signal, by);
                 return Ok(cgroup.signal(signal)?);
             }
+            // As for runc: there is nobody whom it could miss.
+            if status == Status::Stopped {
+                return Ok(());
+            }
         }
         if matches!(status, Status::Stopped | Status::Creating) {
             return Err(self.wrong_status("kill", status, " (container not running)"));
@@ -256,20 +260,20 @@ impl Container {
         }
     }
 
-    /// Removes the container `id`; with `force` ends it first. `last` is called in between, where there was a process:
-    /// its cgroup is still there.
+    /// Removes the container `id`; with `force`, or where it was never started, ends it first. `last` is called before
+    /// that for one that was never started, and after it for others that had a process, while the cgroup is still there.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none, [`Error::WrongStatus`] when it still runs; everything that could not
     /// be undone.
-    pub fn delete(store: &Store, id: &str, force: bool, last: &dyn Fn(&Container)) -> Result<()> {
+    pub fn delete(store: &Store, id: &str, force: bool, last: &dyn Fn(&Container, Status)) -> Result<()> {
         let entry = store.open(id)?;
         let _lock = entry.lock()?;
         let record = entry.record()?;
         let container = Self::new(entry, record.clone(), id);
         let status = container.status();
         // runtime-spec runtime.md, "Delete"; runc and crun let one go that was never started.
-        if !force && status != Status::Stopped {
+        if !force && !matches!(status, Status::Stopped | Status::Created) {
             return Err(container.wrong_status(
                 "delete",
                 status,
@@ -281,9 +285,8 @@ impl Container {
             witness::note_signal(&container.entry, libc::SIGKILL, "delete");
             release::kill(&container.record)?;
         }
-        // One that was never started has not died.
-        if !matches!(status, Status::Creating | Status::Created) {
-            last(&container);
+        if status != Status::Creating {
+            last(&container, status);
         }
         release::release(&container.entry, record.as_ref())?;
         let state = container.record.oci(Status::Stopped, 0);
@@ -590,23 +593,18 @@ fn create_in(
 ) -> Result<Started> {
     let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
     let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
-    let cgroup = confine::choose_cgroup(plan, facts)?;
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
-    record.name_cgroup(cgroup.as_ref(), unit);
     let mut recording = entry.begin()?;
-    recording.note(record)?;
-    let mut dir = match &cgroup {
-        Some(cgroup) => confine::make_cgroup(cgroup, plan, record, facts)?,
-        None => None,
-    };
+    let (cgroup, mut dir) = take_cgroup(record, &mut recording, plan, facts)?;
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };
     let mut io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
     let state = record.oci(Status::Creating, 0);
     let launched = match launch::spawn(plan, &mut io, &state.to_json(), dir.as_ref().map(AsFd::as_fd)) {
-        // Somebody else's of the same name, made at the same moment.
+        // It is ours, but what is above both it and us is not.
         Err(error) if optional && dir.is_some() && error.errno == libc::EACCES => {
             confine::give_up(record);
             dir = None;
+            cgroup.as_ref().map(Cgroup::remove_empty);
             launch::spawn(plan, &mut io, &state.to_json(), None)?
         }
         other => other?,
@@ -639,6 +637,31 @@ fn create_in(
         .map_err(|error| tell_end(error, &launched))?;
     let Launched { pid, pidfd, .. } = launched;
     Ok(Started { pid, pidfd, terminal })
+}
+
+/// Makes the container's cgroup, whose place is in the record before.
+pub(crate) fn take_cgroup(
+    record: &mut Record,
+    recording: &mut Recording,
+    plan: &Plan,
+    facts: &Facts,
+) -> Result<(Option<Cgroup>, Option<OwnedFd>)> {
+    loop {
+        let cgroup = confine::choose_cgroup(plan, facts)?;
+        record.name_cgroup(cgroup.as_ref(), plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref()));
+        recording.note(record)?;
+        let Some(made) = cgroup.as_ref().map(|cgroup| confine::make_cgroup(cgroup, plan, record, facts))
+        else {
+            return Ok((None, None));
+        };
+        match made {
+            Err(Error::Failed(cause)) if cause.errno == libc::EEXIST => {
+                // Another of this name was quicker.
+                (record.cgroup, record.cgroup_v1) = Default::default();
+            }
+            other => return other.map(|dir| (cgroup, dir)),
+        }
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -864,10 +887,10 @@ fn fail(message: Message) -> Result<()> {
     })
 }
 
-/// Reads a process from JSON, for `exec --process`.
+/// Reads a process from JSON, the text of `file`, for `exec --process`.
 ///
 /// # Errors
 /// [`Error::Invalid`] with every value that does not fit.
-pub fn parse_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
-    bundle::parse(text)
+pub fn parse_process(text: &[u8], file: &str) -> Result<(Process, Vec<String>)> {
+    bundle::parse(text, file)
 }

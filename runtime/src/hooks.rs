@@ -40,12 +40,13 @@ fn run_one(hook: &Hook, state: &OciState) -> Result<()> {
     let mut input = File::from(fs::memfd("state").doing(|| "make a file for the state")?);
     let written = input.write_all(state.to_json().as_bytes()).and_then(|()| input.rewind());
     written.doing(|| "write the state for it")?;
-    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A group of its own, so that with it all end that it has started.
+    command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().doing(|| "start it").map_err(explain_clone)?;
     let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
     let said = listen(&mut child, limit.map(Duration::from_secs));
     let Some(said) = said? else {
-        let _ = child.kill();
+        let _ = process::kill(-(child.id() as i32), libc::SIGKILL);
         let _ = child.wait();
         let seconds = limit.unwrap_or_default();
         return Err(Error::new(format!("it ran longer than its timeout of {seconds} s and was killed")));

@@ -2,7 +2,7 @@
 
 use crate::container::Container;
 use crate::death::{Amount, Usage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::validate::Check;
 use crate::plan::{resources, resources_v1};
 use ctr_isolation::cgroup::stat::{Counters, Limit, Pressure};
@@ -176,8 +176,15 @@ impl Container {
     /// When it has no cgroup (any more), or what was asked for cannot be read.
     pub fn limits(&self) -> Result<Limits> {
         let cgroup = self.need_cgroup("limits")?;
-        // That there is one.
-        cgroup.processes()?;
+        if !cgroup.exists() {
+            return Err(Error::text(format!(
+                "container {:?} is {} and its cgroup {} is gone, with all it had counted (`ctr why` tells what was \
+                 recorded of it)",
+                self.record.id,
+                self.status(),
+                cgroup.dir().display()
+            )));
+        }
         Ok(table(&self.resources()?, &cgroup, Machine::read()))
     }
 }

@@ -23,8 +23,22 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// Everything that could not be undone, together.
 pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<(), Error> {
-    record.map_or(Ok(()), undo)?;
+    if let Some(record) = record {
+        undo(record).inspect_err(|_| forget_cgroup(entry, record))?;
+    }
     entry.remove()
+}
+
+/// A cgroup that is gone may be another container's by the next try.
+fn forget_cgroup(entry: &Entry, record: &Record) {
+    let is_gone = record
+        .own_cgroup()
+        .is_some_and(|cgroup| !cgroup.exists() && cgroup.v1().values().all(|dir| !dir.exists()));
+    // Where that cannot be written, what could not be undone is told all the same.
+    let without = || Record { cgroup: None, cgroup_v1: Default::default(), ..record.clone() };
+    if is_gone && let Err(error) = entry.write(&without()) {
+        tracing::debug!("{error}");
+    }
 }
 
 /// The same without the entry.

@@ -103,8 +103,15 @@ pub enum Rootless {
 fn rootless(text: &str) -> Result<Rootless, String> {
     match text {
         "" | "auto" => Ok(Rootless::Auto),
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Rootless::Is(true)),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Rootless::Is(false)),
-        _ => Err("expected true, false or auto".to_owned()),
+        _ => truth(text).map(Rootless::Is).ok_or_else(|| "expected true, false or auto".to_owned()),
+    }
+}
+
+/// Go's words for a truth value.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }

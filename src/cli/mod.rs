@@ -91,11 +91,24 @@ macro_rules! entry {
     ($name:literal, $type:ty, $verb:expr, $hidden:literal) => {
         Entry {
             name: $name,
-            build: <$type>::augment_args,
+            build: |command| as_go(<$type>::augment_args(command)),
             read: |matches| <$type>::from_arg_matches(matches).map($verb),
             hidden: $hidden,
         }
     };
+}
+
+/// As callers know flags from Go: the last of several counts, and a number may be negative.
+fn as_go(command: Command) -> Command {
+    let lenient = |arg: Arg| match arg.get_action().takes_values() && !arg.is_allow_hyphen_values_set() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    let mut command = command.args_override_self(true).mut_args(lenient);
+    for verb in command.get_subcommands_mut() {
+        *verb = as_go(std::mem::take(verb));
+    }
+    command
 }
 
 /// Every verb, in the order of the help text.
@@ -169,7 +182,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<(Global, Verb), Exit> {
         return Ok(parsed);
     }
     let program = program_name(&argv);
-    let globals = Global::augment_args(Command::new("")).allow_external_subcommands(true);
+    let globals = as_go(Global::augment_args(Command::new(""))).allow_external_subcommands(true);
     let argv = one_dash::lengthen(&globals, argv);
     let Some((global, verb, rest)) = read_global(globals, &argv) else {
         return read_whole(&program, &argv);
@@ -226,7 +239,7 @@ fn read_tree(tree: Command, argv: &[OsString]) -> Result<(Global, Verb), clap::E
 
 /// All verbs and flags, for help, completion, manual pages and mistakes.
 pub fn tree(program: &str) -> Command {
-    let root = Global::augment_args(Command::new(program.to_owned()))
+    let root = as_go(Global::augment_args(Command::new(program.to_owned())))
         .about("Containers and zones on one Linux kernel, and an OCI runtime")
         .long_about(None)
         .version(version())

@@ -100,7 +100,7 @@ pub struct Kill {
 
 /// Removes a container and all it held.
 #[derive(Args, Clone, Debug)]
-#[command(about = "Remove a stopped container and all it held")]
+#[command(about = "Remove a container that has stopped or was never started, and all it held")]
 pub struct Delete {
     /// The container
     #[arg(value_name = "ID")]

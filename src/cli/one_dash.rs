@@ -1,7 +1,7 @@
-//! Long flags with one dash.
+//! Flags as Go's parser takes them.
 //!
 //! runc's flag parser takes `-no-subreaper` for `--no-subreaper`, and callers have come to write it so; to
-//! clap it is a cluster of short flags.
+//! clap it is a cluster of short flags. And it takes `--detach=true`, and `--detach=false` for nothing.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -10,7 +10,8 @@ use std::{
 
 use clap::{Arg, Command};
 
-/// Gives a second dash to each long flag of `command` in `line` that has but one.
+/// Gives a second dash to each long flag of `command` in `line` that has but one, and takes the truth value from those
+/// that have no other.
 ///
 /// `line[0]` is the command's own name. The payload's arguments are left alone.
 pub(super) fn lengthen(command: &Command, mut line: Vec<OsString>) -> Vec<OsString> {
@@ -24,12 +25,28 @@ pub(super) fn lengthen(command: &Command, mut line: Vec<OsString>) -> Vec<OsStri
             if !word.starts_with(b"--") && long(command, &word[1..]).is_some() {
                 line[at] = [OsStr::new("-"), &line[at]].into_iter().collect();
             }
-            // The value of a flag is not a flag, whatever it looks like.
-            at += usize::from(takes_next(command, line[at].as_bytes()));
+            match switch(command, line[at].as_bytes()) {
+                Some((name, true)) => line[at] = name,
+                Some((_, false)) => {
+                    line.remove(at);
+                    continue;
+                }
+                // The value of a flag is not a flag, whatever it looks like.
+                None => at += usize::from(takes_next(command, line[at].as_bytes())),
+            }
         }
         at += 1;
     }
     line
+}
+
+/// What `--name=true` or `--name=false` says, where the flag takes no value.
+fn switch(command: &Command, word: &[u8]) -> Option<(OsString, bool)> {
+    let equals = word.iter().position(|byte| *byte == b'=')?;
+    let name = word[..equals].strip_prefix(b"--")?;
+    let value = super::global::truth(std::str::from_utf8(&word[equals + 1..]).ok()?)?;
+    long(command, name).filter(|arg| !takes_value(arg))?;
+    Some((OsStr::from_bytes(&word[..equals]).to_owned(), value))
 }
 
 /// Whether all that follows so many operands belongs to the payload, or to the verb.

@@ -107,6 +107,30 @@ fn one_dash_suffices_for_a_long_flag_but_not_in_the_payload() {
     assert_eq!((ps.format, ps.options), (oci::Format::Json, vec!["-format".into(), "%p".into()]));
 }
 
+/// Go's flag package: the last value counts, and a switch may be given a truth value.
+#[test]
+fn flags_are_repeated_and_switched_off_as_in_go() {
+    let (global, delete) = parse(words("--root /a --debug --debug --root /b delete -force=false x")).unwrap();
+    assert_eq!((global.root, global.debug), (Some("/b".into()), true));
+    assert!(matches!(delete, Verb::Delete(oci::Delete { force: false, .. })), "{delete:?}");
+    let Verb::Run(run) = verb("run --detach=true -keep=1 --bundle /a --bundle /b x") else { panic!() };
+    assert!(run.detach && run.keep && run.bundle.bundle.ends_with("b"));
+    let Verb::Exec(exec) = verb("exec --env A=1 --env A=2 --tty=0 x echo --tty=true") else { panic!() };
+    assert_eq!((exec.env.len(), exec.tty, exec.command.len()), (2, false, 2));
+}
+
+/// What is wrong with a number is that it is one below zero, not how it was given.
+#[test]
+fn a_negative_number_is_a_value() {
+    for line in ["update --cpu-share -1 x", "run --image host --swap -1", "events --interval -1 x"] {
+        let text = exit(line).1;
+        assert!(text.contains("invalid value '-1'") && !text.contains("-- -1"), "{line}: {text}");
+    }
+    let Verb::Run(run) = verb("run --image host --cpu-quota -1 -- true") else { panic!() };
+    assert_eq!(run.limits.cpu_quota, Some(-1));
+    assert!(matches!(verb("kill x -9"), Verb::Kill(oci::Kill { signal, .. }) if signal == "-9"));
+}
+
 #[test]
 fn run_serves_both_doors() {
     let Verb::Run(run) = verb("run -d -b /b x") else { panic!() };

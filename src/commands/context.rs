@@ -13,7 +13,7 @@ use ctr_runtime::death::{Death, Failure, Sent};
 use ctr_runtime::plan::{Manager, Request};
 use ctr_runtime::state::{absolute, check_id, now};
 use ctr_runtime::witness::{self, Look};
-use ctr_runtime::{Error, Store};
+use ctr_runtime::{Error, Status, Store};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,9 +97,13 @@ impl Context {
         }
     }
 
-    /// The same of one that is about to be removed.
-    pub fn notice_last(&self, container: &Container) {
-        if !self.is_noted_soon(container) {
+    /// The same of one that is about to be removed, and had this status.
+    pub fn notice_last(&self, container: &Container, status: Status) {
+        if status == Status::Created {
+            let failure =
+                Failure { phase: "created".into(), error: "it was deleted before it was started".into() };
+            self.note(&Death { failure: Some(failure), ..container.death(None, Look::Brief) });
+        } else if !self.is_noted_soon(container) {
             self.note(&container.death(None, Look::Brief));
         }
     }

@@ -70,7 +70,9 @@ pub fn process(container: &Container, flags: &Exec) -> Result<Process> {
     if let Some(path) = &flags.process {
         let text = fs::read_bounded(path, TEXT_MAX)
             .with_context(|| format!("read the process {}", path.display()))?;
-        let (mut process, warnings) = container::parse_process(&text)?;
+        let file = path.display().to_string();
+        let read = container::parse_process(&text, &file);
+        let (mut process, warnings) = read.with_context(|| format!("read the process {file}"))?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

@@ -48,11 +48,10 @@ pub fn fit(flags: &Fit) -> Result<()> {
         free = search.run(None, None)?;
     }
     if !free.verdict.passed() {
-        let said = String::from_utf8_lossy(&free.stderr);
         bail!(
-            "the command does not pass without limits: {}; it wrote: {}",
+            "the command does not pass without limits: {}{}",
             free.report.reasons().join("; "),
-            said.trim()
+            last_words(&String::from_utf8_lossy(&free.stderr))
         );
     }
     let (Some(memory), Some(pids)) = (free.peaks.memory, free.peaks.pids) else {
@@ -78,6 +77,14 @@ pub fn fit(flags: &Fit) -> Result<()> {
         bytes(memory)
     );
     Ok(output::print(&text)?)
+}
+
+/// The last lines that the command wrote, as much as belongs into an error.
+fn last_words(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last: Vec<String> =
+        lines.iter().rev().take(3).rev().map(|line| line.chars().take(200).collect()).collect();
+    if last.is_empty() { String::new() } else { format!("; its last words: {:?}", last.join(" / ")) }
 }
 
 struct Search<'a> {
@@ -177,5 +184,19 @@ impl Search<'_> {
         if err.is_terminal() {
             let _ = write!(err, "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_command_wrote_the_end_is_told() {
+        assert_eq!(last_words(" \n"), "");
+        let said = format!("first\n{}\n\x1b[2Jsecond\n\nthird\n", "x".repeat(5000));
+        let told = last_words(&said);
+        assert!(!told.contains("first") && told.ends_with("second / third\""), "{told}");
+        assert!(told.len() < 300 && !told.contains('\x1b'), "{told}");
     }
 }

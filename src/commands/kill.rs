@@ -32,7 +32,7 @@ pub fn kill(context: &Context, flags: &Kill) -> Result<()> {
 /// # Errors
 /// When it still runs and `--force` was not given, or something of it cannot be removed.
 pub fn delete(context: &Context, flags: &Delete) -> Result<()> {
-    let last = |container: &Container| context.notice_last(container);
+    let last = |container: &Container, status| context.notice_last(container, status);
     let delete = |id: &str| match Container::delete(&context.store, id, flags.force, &last) {
         // With --force what is to be gone is gone. A boot takes the state and leaves the store.
         Err(Error::NotFound(_)) if flags.force => private::remove_left(context, id).map(drop),

@@ -9,7 +9,6 @@ use ctr_runtime::container::Container;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 /// A container as `list` and `state` tell of it: the specification's state and what runc adds.
 #[derive(Debug, Serialize)]
@@ -41,7 +40,6 @@ impl Row {
             _ => None,
         };
         let record = container.record;
-        let (seconds, nanoseconds) = record.created;
         Row {
             oci_version: record.oci_version,
             id: record.id,
@@ -49,7 +47,7 @@ impl Row {
             status,
             bundle: record.bundle,
             rootfs: record.rootfs,
-            created: time::rfc3339_nanos(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)),
+            created: time::rfc3339_nanos(time::at(record.created)),
             annotations: record.annotations,
             owner: user_name(record.owner),
             exit_status: exit_status.and_then(|text| text.parse().ok()),

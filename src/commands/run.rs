@@ -37,7 +37,7 @@ pub fn wait(context: &Context, id: &str, started: Started, foreground: Foregroun
         context.reaped(container, container.entry.dir(), waited);
     }
     if !keep {
-        match Container::delete(&context.store, id, true, &|_| {}) {
+        match Container::delete(&context.store, id, true, &|_, _| {}) {
             // `checkpoint` ends a container and removes it.
             Err(Error::NotFound(_)) => {}
             other => other?,

@@ -16,6 +16,7 @@ use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Started};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::{self, Plan};
+use ctr_runtime::state::absolute;
 use ctr_runtime::witness::Watch;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
         remove: flags.image.rm,
         interactive: flags.image.interactive,
         best_effort: policy(context, flags) == Policy::BestEffort,
+        // The supervisor, and `restart`, are elsewhere.
+        pid_file: flags.bundle.pid_file.as_deref().map(absolute).transpose()?,
     };
     let caller = Caller::of_process();
     // What it reads may be a pipe: nothing is made yet, and no signal kept, while one waits for that.
@@ -73,7 +76,7 @@ fn detached(context: &Context, wanted: &Wanted<'_>, name: &str, note: &Note) -> 
         note,
         terminal: flags.image.tty,
         keep_fds: flags.bundle.preserve_fds,
-        make: &|| make(context, wanted, &private),
+        make: &|| make(context, wanted, &private, note),
     };
     if let Err(error) = supervisor::detach(context, &start, &lock) {
         private.give_up(context, lock);
@@ -93,7 +96,7 @@ fn attached(context: &Context, wanted: &Wanted<'_>, name: &str, note: &Note) -> 
         // What is on our standard input is for who comes after us.
         process::dup_onto(fs::open(Path::new("/dev/null"), fs::O_RDWR)?.as_fd(), 0)?;
     }
-    let started = match make(context, wanted, &private) {
+    let started = match make(context, wanted, &private, note) {
         Ok(started) => started,
         Err(error) => {
             context.failed(name, &error);
@@ -178,11 +181,11 @@ impl Reports {
     }
 }
 
-fn make(context: &Context, wanted: &Wanted<'_>, private: &Private) -> Result<Started> {
+fn make(context: &Context, wanted: &Wanted<'_>, private: &Private, note: &Note) -> Result<Started> {
     let Wanted { flags, caller, request } = wanted;
     let compiled = run::prepare(flags, request, &context.settings, caller, &private.directory)?;
     let (bundle, plan, facts) = planned(context, flags, request, &private.directory, compiled)?;
-    let options = private.options(flags.bundle.pid_file.clone());
+    let options = private.options(note.pid_file.clone());
     Ok(container::create_reserved(&private.entry, &bundle, &plan, &options, &facts)?)
 }
 

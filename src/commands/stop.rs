@@ -153,7 +153,13 @@ fn start_anew(context: &Context, private: &Private, note: &Note, text: &[u8], lo
         let mut facts = Facts::read();
         facts.ask_for_cgroups();
         let plan = plan::create::create(&bundle, &request, &facts)?;
-        Ok(container::create_reserved(&private.entry, &bundle, &plan, &private.options(None), &facts)?)
+        Ok(container::create_reserved(
+            &private.entry,
+            &bundle,
+            &plan,
+            &private.options(note.pid_file.clone()),
+            &facts,
+        )?)
     };
     supervisor::detach(context, &Start { private, note, terminal, keep_fds: 0, make: &make }, lock)
 }

@@ -7,7 +7,7 @@ use ctr_isolation::sys::fs::{read_bounded, read_to_end};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::change;
 use oci_spec::runtime::LinuxResources;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Changes the limits that the flags name, or a file, or both: the flags then win.
@@ -37,12 +37,39 @@ fn read(path: &Path) -> Result<LinuxResources> {
         true => read_to_end(std::io::stdin().lock(), most),
         false => read_bounded(path, most),
     };
-    let text = read.with_context(|| format!("read the limits from {}", path.display()))?;
-    let (resources, warnings) = ctr_runtime::bundle::parse(&text)?;
+    let file = path.display().to_string();
+    let what = || format!("read the limits from {file}");
+    let text = read.with_context(what)?;
+    let (resources, warnings) =
+        ctr_runtime::bundle::parse::<LinuxResources>(&text, &file).with_context(what)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    for pointer in unknown("", &serde_json::from_slice(&text)?, &serde_json::to_value(&resources)?) {
+        tracing::warn!("{file}: {pointer} is no limit, so it is ignored");
+    }
     Ok(resources)
+}
+
+/// The JSON pointers of what was `given` and is not in what was `read` of it.
+fn unknown(pointer: &str, given: &Value, read: &Value) -> Vec<String> {
+    match (given, read) {
+        (Value::Object(given), Value::Object(read)) => given
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .flat_map(|(key, value)| {
+                let pointer = format!("{pointer}/{key}");
+                read.get(key).map_or_else(|| vec![pointer.clone()], |read| unknown(&pointer, value, read))
+            })
+            .collect(),
+        (Value::Array(given), Value::Array(read)) => {
+            let pairs = given.iter().zip(read).enumerate();
+            pairs
+                .flat_map(|(index, (given, read))| unknown(&format!("{pointer}/{index}"), given, read))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What the flags name, as linux.resources.
@@ -72,4 +99,28 @@ fn named(flags: &Update) -> Result<LinuxResources> {
         all["pids"] = json!({ "limit": limit });
     }
     Ok(serde_json::from_value(all)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is well known is not warned of, however it is nested or named.
+    #[test]
+    fn what_names_no_limit_is_found() {
+        let text = json!({
+            "memory": {"limit": 1 << 26, "kernelTCP": 1, "checkBeforeUpdate": true, "max": 7},
+            "cpu": {"shares": 2, "realtimeRuntime": null},
+            "blockIO": {"weight": 10, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1, "speed": 2}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 1}],
+            "pids": {"limit": 9},
+            "devices": [{"allow": true, "access": "rwm"}],
+            "unified": {"memory.high": "1"},
+            "speed": 3,
+        });
+        let read: LinuxResources = serde_json::from_value(text.clone()).unwrap();
+        let mut found = unknown("", &text, &serde_json::to_value(&read).unwrap());
+        found.sort();
+        assert_eq!(found, ["/blockIO/throttleReadBpsDevice/0/speed", "/memory/max", "/speed"]);
+    }
 }

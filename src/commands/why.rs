@@ -8,7 +8,6 @@ use ctr_isolation::signal;
 use ctr_runtime::Status;
 use ctr_runtime::death::{Above, Amount, Cause, Death, Exit, Killer, Memory, Time, Verdict, Whose};
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime};
 
 /// Tells why a container ended.
 ///
@@ -226,17 +225,7 @@ fn to_text(death: &Death) -> String {
     for (name, fact) in facts(death) {
         text += &format!("  {name:<11}{fact}\n");
     }
-    printable(&text)
-}
-
-/// What programs have said is printed, but does nothing to a terminal.
-fn printable(text: &str) -> String {
-    let letter = |letter: char| match letter {
-        '\n' | '\t' => letter.to_string(),
-        letter if letter.is_control() => letter.escape_default().to_string(),
-        letter => letter.to_string(),
-    };
-    text.chars().map(letter).collect()
+    output::printable(&text).into_owned()
 }
 
 fn facts(death: &Death) -> Vec<(&'static str, String)> {
@@ -410,21 +399,17 @@ fn signal_name(number: i32) -> String {
     signal::name(number).unwrap_or_else(|| format!("signal {number}"))
 }
 
-fn system_time((seconds, nanoseconds): Time) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
-}
-
 fn rfc3339(time: Time) -> String {
-    time::rfc3339_nanos(system_time(time))
+    time::rfc3339_nanos(time::at(time))
 }
 
 /// `2026-11-25 12:03:04 UTC`.
 fn at(time: Time) -> String {
-    time::rfc3339(system_time(time)).replace('T', " ").replace('Z', " UTC")
+    time::rfc3339(time::at(time)).replace('T', " ").replace('Z', " UTC")
 }
 
 fn duration(death: &Death) -> String {
-    let lived = system_time(death.ended).duration_since(system_time(death.began)).unwrap_or_default();
+    let lived = time::at(death.ended).duration_since(time::at(death.began)).unwrap_or_default();
     seconds(lived.as_micros() as u64)
 }
 

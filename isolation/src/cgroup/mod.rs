@@ -101,18 +101,19 @@ impl Cgroup {
         &self.dir
     }
 
-    /// Makes it, its parents included, and enables in them every controller they have.
+    /// Makes it, its parents included, and enables in them every controller they have. One that is to be `new` must not
+    /// be there already.
     ///
     /// # Errors
     /// The kernel's; `EACCES` where the cgroup above is not delegated to us.
-    pub fn create(&self) -> Result<()> {
+    pub fn create(&self, new: bool) -> Result<()> {
         let inside = self.dir.strip_prefix(&self.mount).unwrap_or(&self.dir);
         let mut parent = self.mount.clone();
         for part in inside {
             enable_controllers(&parent)?;
             parent.push(part);
             match std::fs::create_dir(&parent) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists || new && parent == self.dir => {
                     return Err(error).doing(|| format!("make cgroup {}", parent.display()));
                 }
                 _ => {}

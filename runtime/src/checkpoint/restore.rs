@@ -103,16 +103,11 @@ impl Making<'_> {
         let plan = self.plan;
         let rootfs =
             plan.init.rootfs.as_ref().ok_or_else(|| Error::text("the container has no root file system"))?;
-        let cgroup = confine::choose_cgroup(plan, self.facts)?;
         let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
         self.record.resctrl = container::plan_resctrl(&plan.launch, &plan.id)?;
-        self.record.name_cgroup(cgroup.as_ref(), unit);
         let mut recording = self.entry.begin()?;
-        recording.note(&self.record)?;
-        let mut dir = match &cgroup {
-            Some(cgroup) => confine::make_cgroup(cgroup, plan, &mut self.record, self.facts)?,
-            None => None,
-        };
+        let (cgroup, mut dir) =
+            container::take_cgroup(&mut self.record, &mut recording, plan, self.facts)?;
         self.entry.write_file(file::CONFIG, &bundle.text)?;
         let console = container::connect_console(options)?;
         let place = self.entry.path(ROOT);

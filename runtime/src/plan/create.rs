@@ -296,6 +296,7 @@ fn cgroup(
             cgroup_path(&given, &request.id, facts)
         },
         make_room: below.then(|| facts.own_cgroup.clone()),
+        unnamed: unit.is_none() && given.as_os_str().is_empty(),
         unit,
         small: resources::small_limit(&files).filter(|_| !request.best_effort),
         files,

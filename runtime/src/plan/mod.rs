@@ -77,6 +77,8 @@ pub struct Cgroup {
     pub small: Option<u64>,
     /// The device filter: one eBPF instruction each.
     pub device_filter: Option<Vec<u64>>,
+    /// Nobody has named it: where there is one already it gets another name.
+    pub unnamed: bool,
     /// Go on without it when it may not be made: an ordinary user without delegation, no limit asked for.
     pub optional: bool,
     /// Warn of a limit that cannot be had, instead of giving up.

@@ -8,7 +8,7 @@ use std::path::Path;
 /// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: a JSON pointer (RFC 6901).
+    /// Where: a JSON pointer (RFC 6901), or the name of the file, for all of it.
     pub pointer: String,
     /// What is wrong and what would be right.
     pub what: String,
@@ -23,8 +23,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.pointer.is_empty() { "config.json" } else { &self.pointer };
-        write!(f, "{place}: {}", self.what)
+        write!(f, "{}: {}", self.pointer, self.what)
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn configuration(text: &[u8]) -> usize {
         }
     }
     // Refused or not: it does not panic.
-    let _ = parse_process(text);
+    let _ = parse_process(text, "process.json");
     plans
 }
 
