@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const NEWER: &str = "log";
 const OLDER: &str = "log.1";
@@ -93,7 +94,8 @@ impl Ended {
     /// Makes the newer half, which is `full`, the older one, and begins anew. Another may be about to do the same.
     fn turn(&self, full: File) -> io::Result<File> {
         let path = self.directory.join(NEWER);
-        fs::lock(full.as_fd(), true).map_err(|error| io::Error::from_raw_os_error(error.errno))?;
+        fs::lock_within(full.as_fd(), Duration::from_secs(5))
+            .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
         let is_newer = |meta: std::fs::Metadata| meta.ino() == full.metadata().map_or(0, |full| full.ino());
         if std::fs::metadata(&path).is_ok_and(is_newer) {
             self.keep_totals()?;

@@ -1,6 +1,7 @@
 //! Waiting for a process in the foreground: signals go on to it, and its terminal is joined to ours.
 
 use crate::input::{self, Input};
+use crate::notify::Notify;
 use crate::terminal::{self, Raw};
 use anyhow::Result;
 use ctr_isolation::sys::process::{self, Ended};
@@ -32,6 +33,8 @@ pub const AS_RUNC: Manners = Manners { forward_input: true, default_actions: fal
 #[derive(Debug)]
 pub struct Foreground {
     signals: OwnedFd,
+    /// Where the program says that it is ready, if whoever called us wants to know.
+    pub notify: Option<Notify>,
 }
 
 /// Signals that are ours, or that the kernel sends for faults of our own, are not passed on.
@@ -60,7 +63,7 @@ impl Foreground {
     /// The kernel's.
     pub fn begin() -> Result<Self> {
         let forwarded: Vec<i32> = (1..=64).filter(|signal| !OURS.contains(signal)).collect();
-        Ok(Foreground { signals: process::signalfd(&forwarded)? })
+        Ok(Foreground { signals: process::signalfd(&forwarded)?, notify: None })
     }
 
     /// Waits until the process has ended.
@@ -71,6 +74,7 @@ impl Foreground {
         let master = started.terminal.take();
         let mut waiting = Waiting {
             signals: self.signals,
+            notify: self.notify,
             started,
             manners,
             watch,
@@ -101,6 +105,7 @@ pub struct Waited {
 
 struct Waiting {
     signals: OwnedFd,
+    notify: Option<Notify>,
     started: Started,
     manners: Manners,
     watch: Watch,
@@ -119,6 +124,7 @@ impl Waiting {
             let mut sources =
                 vec![(Source::Process, self.started.pidfd.as_fd()), (Source::Signals, self.signals.as_fd())];
             sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
+            sources.extend(self.notify.as_ref().map(|notify| (Source::Notify, notify.as_fd())));
             let ready = ready(&sources, left)?;
             self.look(&ready);
             if ready.contains(&Source::Signals) {
@@ -140,6 +146,20 @@ impl Waiting {
         if ended || ready.contains(&Source::Cgroup) {
             self.watch.look(ended);
         }
+        if ready.contains(&Source::Notify) {
+            self.hear();
+        }
+    }
+
+    /// The process that the caller knows, and is to watch, is ours.
+    fn hear(&mut self) {
+        let Some(notify) = &self.notify else { return };
+        match notify.hear(process::getpid()) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => tracing::warn!("{}", crate::output::chain(&error)),
+        }
+        self.notify = None;
     }
 
     /// How long to wait for something to happen; when the deadline has passed, the program is killed.
@@ -180,6 +200,7 @@ impl Waiting {
                 sources.push((Source::Room, input.as_fd()));
             }
             sources.extend(self.watch.files().map(|file| (Source::Cgroup, file)));
+            sources.extend(self.notify.as_ref().map(|notify| (Source::Notify, notify.as_fd())));
             let ready = ready(&sources, left)?;
             self.look(&ready);
             if ready.contains(&Source::Signals) {
@@ -274,6 +295,8 @@ enum Source {
     Room,
     /// The cgroup has counted something.
     Cgroup,
+    /// The program has told how it is.
+    Notify,
 }
 
 /// Waits until something happens, and says where; nowhere when `timeout` has passed.

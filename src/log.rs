@@ -27,19 +27,19 @@ use crate::{
     },
     loggers::Logger,
     output::{self, CYAN, RED, YELLOW},
-    time,
+    time, trace,
 };
 
 /// Begins to log what the flags and settings ask for.
 ///
 /// It costs a handful of allocations: below `level` an event ends at the comparison of two numbers.
-pub fn start(flags: &Global, level: LogLevel) -> Result<()> {
+pub fn start(flags: &Global, level: LogLevel, trace: bool) -> Result<()> {
     let sink = match &flags.log {
         Some(file) => open(file, flags.log_format)?,
         None if level <= LogLevel::Warn => Sink::Person,
         None => Sink::Stderr(flags.log_format),
     };
-    tracing::subscriber::set_global_default(Lines { sink, level: filter(level) })
+    tracing::subscriber::set_global_default(Lines { sink, level: filter(level), trace })
         .context("begin to log: something in this process already does")
 }
 
@@ -117,15 +117,17 @@ enum Sink {
 struct Lines {
     sink: Sink,
     level: LevelFilter,
+    /// Phases are noted, whatever the level.
+    trace: bool,
 }
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level
+        *metadata.level() <= self.level || self.trace && metadata.target() == trace::TARGET
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
+        Some(if self.trace { LevelFilter::TRACE } else { self.level })
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -144,6 +146,12 @@ impl Subscriber for Lines {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = *event.metadata().level();
+        if self.trace && event.metadata().target() == trace::TARGET {
+            trace::phase(&fields.message);
+        }
+        if level > self.level {
+            return;
+        }
         // A full disk must not end a container.
         let _ = match &self.sink {
             Sink::File(file, format) => match file.lock() {
@@ -268,7 +276,7 @@ mod tests {
         let path = directory.path().join("log");
         let named = PathBuf::from(format!("file:{}", path.display()));
         let sink = open(&named, LogFormat::Json).unwrap();
-        let subscriber = Lines { sink, level: filter(LogLevel::Warn) };
+        let subscriber = Lines { sink, level: filter(LogLevel::Warn), trace: false };
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("not this");
             tracing::warn!(capability = "CAP_FOO", "unknown capability");

@@ -13,6 +13,10 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long one may wait for one's turn: as long as another `stop` and start may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The name of the note.
 const NOTE: &str = "container.json";
@@ -121,7 +125,9 @@ impl Turn {
     /// When the directory is gone.
     pub fn take(directory: &Path) -> Result<Turn> {
         let dir = fs::open(directory, fs::O_DIRECTORY)?;
-        fs::lock(dir.as_fd(), true)?;
+        fs::lock_within(dir.as_fd(), PATIENCE).with_context(|| {
+            format!("wait {} s for another call that makes the container anew", PATIENCE.as_secs())
+        })?;
         Ok(Turn(dir))
     }
 }

@@ -58,11 +58,13 @@ pub struct Settings {
 pub struct Log {
     /// The least severe that is logged.
     pub level: LogLevel,
+    /// Whether each phase of a verb is noted.
+    pub trace: bool,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: LogLevel::Warn }
+        Log { level: LogLevel::Warn, trace: false }
     }
 }
 
@@ -290,6 +292,7 @@ impl Settings {
         if let Some(level) = flags.log_level.or(flags.debug.then_some(LogLevel::Debug)) {
             self.log.level = level;
         }
+        self.log.trace |= flags.trace;
     }
 
     /// Finds the directories that nothing has named.

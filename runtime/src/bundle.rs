@@ -1,6 +1,7 @@
 //! A bundle: a directory with a `config.json` (runtime-spec bundle.md).
 
 use crate::error::{Error, Result};
+use crate::plan::annotations;
 use crate::plan::validate::Problem;
 use crate::state;
 use ctr_isolation::Context;
@@ -44,7 +45,12 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::load`].
     pub fn parse(dir: PathBuf, text: Vec<u8>) -> Result<Self> {
-        let (spec, warnings) = parse(&text, "config.json")?;
+        let (mut spec, mut warnings) = parse(&text, "config.json")?;
+        let (problems, more) = annotations::apply(&mut spec);
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        warnings.extend(more);
         Ok(Bundle { dir, spec, text, warnings })
     }
 }

@@ -58,7 +58,8 @@ pub fn start_unit(
     facts: &Facts,
 ) -> Result<Cgroup> {
     let description = format!("container {}", record.id);
-    let properties = resources::unit_properties(&with_room(wanted, &unit.limits));
+    let mut properties = resources::unit_properties(&with_room(wanted, &unit.limits));
+    properties.extend(unit.properties.iter().cloned());
     systemd::start_scope(bus(record), &unit.name, &unit.slice, pid, &description, &properties)?;
     let text = fs::read_small(Path::new(&format!("/proc/{pid}/cgroup")))?;
     let path = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
@@ -119,7 +120,7 @@ pub fn make_cgroup(
     }
     let dir = cgroup.open()?;
     // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
-    if let Err(error) = fs::lock(dir.as_fd(), false).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
+    if let Err(error) = fs::lock(dir.as_fd()).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
         (record.cgroup, record.cgroup_v1) = Default::default();
         return Err(match error {
             Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),

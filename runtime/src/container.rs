@@ -12,6 +12,7 @@ use crate::plan::{self, Plan, Request, ns};
 use crate::protocol::{Channel, Message};
 use crate::release;
 use crate::state::{self, Entry, RECORD_VERSION, Record, Recording, Status, Store, file};
+use crate::stuck;
 use crate::witness;
 use ctr_isolation::cgroup::{self, Cgroup};
 use ctr_isolation::resctrl::{self, Resctrl};
@@ -21,9 +22,10 @@ use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error as Cause};
 use ctr_isolation::{guard, network, signal};
 use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
+use std::fs::Permissions;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,10 +47,24 @@ pub struct Options {
     pub owned: Vec<PathBuf>,
     /// For `exec`: the cgroup, below the container's own, that the process is put into.
     pub cgroup: Option<PathBuf>,
+    /// The socket for sd_notify(3) whose directory the plan has among its mounts.
+    pub notify: Option<Notify>,
     /// We are a program that may start again, with the same arguments, where processes of the container could
     /// otherwise open its file: see [`guard`]. A library's caller must see to that itself.
     pub may_start_again: bool,
 }
+
+/// A socket for sd_notify(3) in a directory of the container's own.
+#[derive(Debug)]
+pub enum Notify {
+    /// Who starts the container makes it.
+    Later,
+    /// This one, which gets its name before there is a process.
+    Now(OwnedFd),
+}
+
+/// The name of that socket.
+pub const NOTIFY_SOCKET: &str = "notify.sock";
 
 /// A process that was just started, and our part of it.
 #[derive(Debug)]
@@ -148,6 +164,7 @@ impl Container {
             socket::connect(&path, Kind::Packet).doing(|| "reach the container's first process")?,
         );
         channel.go(&[])?;
+        phase!("process told to go on");
         wait_for_program(&channel).and_then(|()| confine::was_room(&self.record)).map_err(|error| {
             let bundle = self.bundle().ok();
             executable::explain(
@@ -155,6 +172,7 @@ impl Container {
                 bundle.and_then(|bundle| Place::of_spec(&self.record.rootfs, &bundle.spec)),
             )
         })?;
+        phase!("program runs");
         std::fs::remove_file(self.entry.path(file::START)).doing(|| "mark the container as started")?;
         self.run_poststart()
     }
@@ -223,7 +241,14 @@ impl Container {
         if !matches!(status, Status::Running | Status::Created) {
             return Err(self.wrong_status("pause", status, " (container not running or created)"));
         }
-        Ok(self.need_cgroup("pause")?.freeze(FREEZE_TIMEOUT)?)
+        let cgroup = self.need_cgroup("pause")?;
+        Ok(cgroup.freeze(FREEZE_TIMEOUT).map_err(|error| match error.errno {
+            0 => ctr_isolation::Error::new(format!(
+                "{error}: {}",
+                stuck::reason(&cgroup.processes().unwrap_or_default())
+            )),
+            _ => error,
+        })?)
     }
 
     /// Lets its processes go on.
@@ -283,12 +308,18 @@ impl Container {
         let hooks = container.poststop();
         if matches!(status, Status::Running | Status::Paused) {
             witness::note_signal(&container.entry, libc::SIGKILL, "delete");
-            release::kill(&container.record)?;
+            release::kill(&container.record).map_err(|error| release::unfinished(&error.to_string()))?;
+            phase!("processes killed");
         }
         if status != Status::Creating {
             last(&container, status);
+            phase!("end recorded");
+        }
+        if record.is_none() {
+            container.entry.warn_of_torn();
         }
         release::release(&container.entry, record.as_ref())?;
+        phase!("all it held removed");
         let state = container.record.oci(Status::Stopped, 0);
         for hook in hooks {
             // runtime-spec runtime.md: a failed poststop hook is warned of, and the rest goes on.
@@ -362,6 +393,7 @@ impl Container {
         let mut io = Io { start: None, console: connect_console(options)?, listener };
         let state = self.record.oci(status, self.record.pid).to_json();
         let launched = self.spawn_inside(&plan, &mut io, &state, options.cgroup.as_deref())?;
+        phase!("process {} made", launched.pid);
         drop(io);
         let result = self
             .cgroup()
@@ -475,10 +507,14 @@ fn finish_exec(
         match launched.channel.listen()? {
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
+                phase!("process ready");
                 write_outputs(launched.pid, &launched.pidfd, options)?;
                 ready = true;
             }
-            Message::End if ready => return Ok(terminal),
+            Message::End if ready => {
+                phase!("program runs");
+                return Ok(terminal);
+            }
             other => fail(other)?,
         }
     }
@@ -595,7 +631,11 @@ fn create_in(
     let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
     let mut recording = entry.begin()?;
+    if let Some(notify) = &options.notify {
+        make_notify(entry, notify)?;
+    }
     let (cgroup, mut dir) = take_cgroup(record, &mut recording, plan, facts)?;
+    phase!("recorded; cgroup made and limited");
     let start = if options.run { None } else { Some(listen_for_start(entry)?) };
     let mut io = Io { start, console: connect_console(options)?, listener: connect_listener(bundle)? };
     let state = record.oci(Status::Creating, 0);
@@ -609,6 +649,7 @@ fn create_in(
         }
         other => other?,
     };
+    phase!("process {} made", launched.pid);
     // The child has them; the start socket must end with it.
     drop(io);
     record.above = cgroup.iter().filter(|_| dir.is_some()).flat_map(witness::above).collect();
@@ -624,6 +665,7 @@ fn create_in(
         let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
         record.above = witness::above(&cgroup);
         recording.note(record)?;
+        phase!("systemd has made the unit");
         cgroup.create_v1()?;
         cgroup.add_v1(launched.pid)?;
         confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
@@ -673,6 +715,18 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
         .doing(|| format!("write {}", path.display()))?)
 }
 
+fn make_notify(entry: &Entry, notify: &Notify) -> Result<()> {
+    let path = entry.path(file::NOTIFY);
+    std::fs::create_dir(&path).doing(|| format!("make {}", path.display()))?;
+    let Notify::Now(socket) = notify else { return Ok(()) };
+    let dir = fs::open(&path, fs::O_DIRECTORY)?;
+    let name = fs::fd_path(dir.as_fd()).join(NOTIFY_SOCKET);
+    socket::bind(socket.as_fd(), &name)?;
+    // Whoever the program runs as is to reach it.
+    Ok(std::fs::set_permissions(&name, Permissions::from_mode(0o777))
+        .doing(|| format!("open {}", path.display()))?)
+}
+
 fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
     let dir = fs::open(entry.dir(), fs::O_DIRECTORY)?;
     // Through the descriptor: a socket's path may not be longer than 107 bytes.
@@ -717,6 +771,7 @@ fn converse(
     let mounts = launch::prepare_mounts(pid, &plan.launch.prepare)?;
     let fds: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
     launched.channel.begin(&fds)?;
+    phase!("ids mapped, mounts prepared, process let go");
     drop(mounts);
     let (mut terminal, mut ready) = (None, false);
     loop {
@@ -730,10 +785,12 @@ fn converse(
                     plan.hooks.create_runtime().as_deref().unwrap_or_default(),
                     &state,
                 )?;
+                phase!("hooks prestart and createRuntime run");
                 launched.channel.go(&[])?;
             }
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
+                phase!("process ready");
                 if let Some(limit) = plan.cgroup.as_ref().and_then(|cgroup| cgroup.small) {
                     confine::limit_memory(limit, record)?;
                     entry.write(record)?;
@@ -751,6 +808,7 @@ fn converse(
             other => fail(other)?,
         }
     }
+    phase!("program runs");
     confine::was_room(record)?;
     if plan.hooks.poststart().as_ref().is_some_and(|hooks| !hooks.is_empty()) {
         Container { entry: entry.clone(), record: record.clone() }.run_poststart()?;

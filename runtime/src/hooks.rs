@@ -9,6 +9,7 @@ use oci_spec::runtime::Hook;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,13 +20,35 @@ use std::time::{Duration, Instant};
 /// When one cannot be started, exits with a status other than 0 (its standard error is in the error) or runs longer
 /// than its timeout.
 pub fn run(kind: &str, hooks: &[Hook], state: &OciState) -> Result<()> {
+    let outputs = if INSIDE.contains(&kind) { Outputs::default() } else { Outputs::of(state)? };
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state).doing(|| format!("run {kind} hook {index} {:?}", hook.path()))?;
+        run_one(hook, state, &outputs).doing(|| format!("run {kind} hook {index} {:?}", hook.path()))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &OciState) -> Result<()> {
+/// Hooks that run in the container, whose paths are its own.
+const INSIDE: [&str; 2] = ["createContainer", "startContainer"];
+
+/// Files that crun's annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name.
+#[derive(Debug, Default)]
+struct Outputs {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Outputs {
+    fn of(state: &OciState) -> Result<Self> {
+        let open = |name: &str| {
+            let path = state.annotations.get(&format!("run.oci.hooks.{name}"));
+            let open = |path: &String| File::options().append(true).create(true).mode(0o600).open(path);
+            path.map(|path| open(path).doing(|| format!("open {path} for what hooks say"))).transpose()
+        };
+        Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+}
+
+fn run_one(hook: &Hook, state: &OciState, outputs: &Outputs) -> Result<()> {
     let mut command = Command::new(hook.path());
     if let Some([name, rest @ ..]) = hook.args().as_deref() {
         command.arg0(name).args(rest);
@@ -42,6 +65,12 @@ fn run_one(hook: &Hook, state: &OciState) -> Result<()> {
     written.doing(|| "write the state for it")?;
     // A group of its own, so that with it all end that it has started.
     command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
+    if let Some(file) = &outputs.stdout {
+        command.stdout(file.try_clone().doing(|| "share the file of its output")?);
+    }
+    if let Some(file) = &outputs.stderr {
+        command.stderr(file.try_clone().doing(|| "share the file of its errors")?);
+    }
     let mut child = command.spawn().doing(|| "start it").map_err(explain_clone)?;
     let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
     let said = listen(&mut child, limit.map(Duration::from_secs));

@@ -64,14 +64,17 @@ enum Never {}
 fn become_program(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     let prepared = if plan.at_once { Vec::new() } else { handles.wait_go()? };
     enter_namespaces(plan, handles)?;
+    phase!("inside: namespaces entered");
     plan.schedule.apply()?;
     let slave = match &plan.rootfs {
         Some(rootfs) => {
             let built = rootfs.build(&handles.proc, &prepared)?;
+            phase!("inside: mounts made");
             drop(prepared);
             run_create_hooks(plan, handles, state)?;
             let slave = open_console(plan, handles, &built)?;
             built.enter(rootfs)?;
+            phase!("inside: root entered");
             slave
         }
         None => open_console_here(plan, handles)?,
@@ -224,6 +227,7 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         take_identity(plan)?;
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
+    phase!("inside: program about to be executed");
     exec(&plan.program, program, &hop, &plan.rlimits, handles)
 }
 

@@ -4,8 +4,9 @@ use crate::error::Error;
 use crate::facts::Facts;
 use crate::launch;
 use crate::state::{Entry, Record};
+use crate::stuck;
 use ctr_isolation::attempt::attempt;
-use ctr_isolation::cgroup::systemd;
+use ctr_isolation::cgroup::{Cgroup, systemd};
 use ctr_isolation::resctrl;
 use ctr_isolation::sys::process;
 use ctr_isolation::{Context, Result};
@@ -48,23 +49,29 @@ fn forget_cgroup(entry: &Entry, record: &Record) {
 pub fn undo(record: &Record) -> std::result::Result<(), Error> {
     let mut problems: Vec<String> = Vec::new();
     let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.to_string()));
-    note(kill(record));
+    let killed = kill(record);
+    // What did not end in time will not now.
+    let patience = if killed.is_ok() { KILL_TIMEOUT } else { Duration::ZERO };
+    note(killed);
     if let Some(unit) = &record.unit {
         note(stop_unit(unit, record));
     }
     if let Some(cgroup) = record.own_cgroup() {
-        note(cgroup.remove(KILL_TIMEOUT));
+        note(remove_cgroup(&cgroup, patience));
     }
     if let Some(group) = &record.resctrl {
         note(resctrl::remove(group));
     }
-    for dir in &record.owned {
+    // Whoever has not ended may still use them.
+    for dir in record.owned.iter().filter(|_| !patience.is_zero()) {
         note(remove_tree(dir));
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::text(format!("the container is not wholly removed, try again: {}", problems.join("; "))))
+    if problems.is_empty() { Ok(()) } else { Err(unfinished(&problems.join("; "))) }
+}
+
+/// That something of a container is left, and why.
+pub fn unfinished(problems: &str) -> Error {
+    Error::text(format!("the container is not wholly removed, try again: {problems}"))
 }
 
 /// Ends every process of the container and waits for the first one to be gone.
@@ -92,9 +99,10 @@ pub fn kill(record: &Record) -> Result<()> {
     match process::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))? {
         Some(_) => Ok(()),
         None => Err(ctr_isolation::Error::new(format!(
-            "process {} does not end {} s after SIGKILL: it waits for a device or a network file system",
+            "process {} does not end {} s after SIGKILL: {}",
             record.pid,
-            KILL_TIMEOUT.as_secs()
+            KILL_TIMEOUT.as_secs(),
+            stuck::reason(&[record.pid])
         ))),
     }
 }
@@ -110,6 +118,15 @@ fn stop_unit(unit: &str, record: &Record) -> Result<()> {
         }
         other => other,
     }
+}
+
+fn remove_cgroup(cgroup: &Cgroup, patience: Duration) -> Result<()> {
+    cgroup.remove(patience).map_err(|error| match cgroup.processes() {
+        Ok(left) if error.errno == libc::EBUSY && !left.is_empty() => {
+            ctr_isolation::Error::new(format!("{error}: {}", stuck::reason(&left)))
+        }
+        _ => error,
+    })
 }
 
 /// Removes the directory `dir` and all in it. What an ordinary user's container has made there may belong to others

@@ -7,6 +7,7 @@
 use crate::death::Level;
 use crate::error::{Error, Result};
 use crate::plan::Unit;
+use crate::stuck;
 use ctr_isolation::cgroup::{Cgroup, v1};
 use ctr_isolation::sys::fs;
 use ctr_isolation::{Context, root};
@@ -16,10 +17,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// How long a call may wait for another that changes the same container.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The version of the record; a newer one is refused, an older one is understood.
 pub const RECORD_VERSION: u32 = 1;
@@ -54,7 +58,7 @@ impl fmt::Display for Status {
 
 /// The record of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Record {
     /// [`RECORD_VERSION`] of the writer.
     pub version: u32,
@@ -196,6 +200,8 @@ pub mod file {
     pub const START: &str = "start";
     /// The same while it is being made.
     pub const START_NEW: &str = "start.new";
+    /// The directory with its socket for sd_notify(3), where its maker has one.
+    pub const NOTIFY: &str = "notify";
     /// The signals that we sent it, a line each.
     pub const SIGNALS: &str = "signals";
     /// Its end has been written down.
@@ -313,6 +319,18 @@ impl Store {
     }
 }
 
+/// The process that has a lock (flock(2)) on the file of that inode, as /proc/locks names it:
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`. Those of other PID namespaces are not there.
+fn lock_holder(inode: u64) -> Option<i32> {
+    let text = std::fs::read_to_string("/proc/locks").ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let pid = words.nth(4)?.parse().ok()?;
+        let (_, found) = words.next()?.rsplit_once(':')?;
+        (line.contains("FLOCK") && !line.contains("->") && found.parse() == Ok(inode)).then_some(pid)
+    })
+}
+
 fn private_dir() -> std::fs::DirBuilder {
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -356,16 +374,60 @@ impl Entry {
     /// Takes the lock of the container, waiting for whoever has it; it is given back when dropped.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the container went away meanwhile.
+    /// [`Error::NotFound`] when the container went away meanwhile; who has it, when that one does not come to an end.
     pub fn lock(&self) -> Result<OwnedFd> {
-        use std::os::fd::AsFd;
+        self.lock_within(LOCK_TIMEOUT)
+    }
+
+    fn lock_within(&self, limit: Duration) -> Result<OwnedFd> {
         let dir = fs::open(&self.dir, fs::O_DIRECTORY).map_err(|_| self.gone())?;
-        fs::lock(dir.as_fd(), true)?;
+        match fs::lock_within(dir.as_fd(), limit) {
+            Err(error) if error.errno == libc::EWOULDBLOCK => {
+                let holder = fs::fstat(dir.as_fd()).ok().and_then(|stat| lock_holder(stat.id.1));
+                let who = holder.map_or_else(
+                    || "another process".to_owned(),
+                    |pid| format!("process {pid}, which goes on: {}", stuck::reason(&[pid])),
+                );
+                return Err(Error::text(format!(
+                    "container {:?} has been in the hands of another call for {} s: its lock is held by {who}",
+                    self.name(),
+                    limit.as_secs()
+                )));
+            }
+            other => other?,
+        }
         if self.dir.is_dir() { Ok(dir) } else { Err(self.gone()) }
     }
 
+    fn name(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     fn gone(&self) -> Error {
-        Error::NotFound(self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        Error::NotFound(self.name())
+    }
+
+    /// Tells what can be told of a container whose record cannot be read, before its directory goes.
+    pub fn warn_of_torn(&self) {
+        let bytes = std::fs::read(self.path(file::STATE)).unwrap_or_default();
+        if bytes.is_empty() && !self.path(file::CONFIG).exists() {
+            // Whoever was making it came no further.
+            return;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let value = |key: &str| {
+            let after = text.rsplit_once(&format!("\"{key}\":"))?.1;
+            Some(after.trim_start_matches('"').split(['"', ',', '}']).next()?.to_owned())
+        };
+        let named =
+            |key: &str| value(key).map(|value| format!("; it names the {key} {value}")).unwrap_or_default();
+        tracing::warn!(
+            "the record of container {:?} is torn, so only its directory is removed: processes and a cgroup that it may have \
+             had are left{}{}",
+            self.name(),
+            named("pid"),
+            named("cgroup")
+        );
     }
 
     /// The record; `None` when it was never written or only half.
@@ -557,6 +619,34 @@ mod tests {
         symlink(dir.path(), dir.path().join("link")).unwrap();
         for store in [Store::new(&open), Store::new(dir.path().join("link"))] {
             assert!(store.reserve("a").is_err() && store.open("a").is_err() && store.list().is_err());
+        }
+    }
+
+    /// No call waits for ever for another, and it says for whom it did.
+    #[test]
+    fn who_has_the_lock_for_too_long_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Store::new(dir.path()).reserve("a").unwrap();
+        let held = entry.lock().unwrap();
+        let error = entry.lock_within(Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(
+            error.contains("\"a\"") && error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        drop(held);
+        entry.lock().unwrap();
+    }
+
+    /// A record as an older version may have written it, and one of a newer with words that we do not know.
+    #[test]
+    fn records_of_other_versions_are_understood_as_far_as_they_are_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Store::new(dir.path()).reserve("a").unwrap();
+        let old = "{\"version\":0,\"id\":\"a\",\"pid\":7,\"cgroup\":\"/c\"}\n";
+        for text in [old.to_owned(), old.replace("\"id\"", "\"colour\":[1],\"id\"")] {
+            std::fs::write(entry.path(file::STATE), text).unwrap();
+            let record = entry.record().unwrap().unwrap();
+            assert_eq!((record.pid, record.cgroup), (7, Some("/c".into())));
         }
     }
 

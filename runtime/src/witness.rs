@@ -350,7 +350,8 @@ pub fn note_signal(entry: &Entry, signal: i32, by: &str) {
     }
 }
 
-fn signals(entry: &Entry) -> Vec<Sent> {
+/// The signals that were sent to the container of `entry`.
+pub fn signals(entry: &Entry) -> Vec<Sent> {
     let text = fs::read_small(&entry.path(file::SIGNALS)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

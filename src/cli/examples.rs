@@ -173,6 +173,24 @@ const EXAMPLES: &[Examples] = &[
             ),
         ],
     ),
+    (
+        "mounts",
+        &[
+            (
+                "A directory of the host, read-only",
+                r#"mounts add web - <<< '[{"destination": "/data", "source": "./data", "options": ["rbind", "ro"]}]'"#,
+            ),
+            ("And gone again", r#"mounts remove web - <<< '[{"destination": "/data"}]'"#),
+        ],
+    ),
+    (
+        "trace",
+        &[
+            ("What was done to it, and when", "trace web"),
+            ("With each phase of a start", "--trace start web"),
+        ],
+    ),
+    ("stuck", &[("Why does it not end?", "stuck web"), ("Deeper", "stuck --stack web")]),
     ("attach", &[("Join a terminal; ctrl-p ctrl-q leaves it", "attach web")]),
     ("stop", &[("With half a minute to end in good order", "stop --time 30 web")]),
     ("restart", &[("Stop it and start it anew", "restart web")]),

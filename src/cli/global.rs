@@ -30,6 +30,10 @@ pub struct Global {
     #[arg(long)]
     pub debug: bool,
 
+    /// Note each phase of what is done to a container, for `trace`
+    #[arg(long)]
+    pub trace: bool,
+
     /// Let systemd make the cgroups; cgroupsPath is then SLICE:PREFIX:NAME
     #[arg(long)]
     pub systemd_cgroup: bool,

@@ -46,6 +46,7 @@ pub enum Verb {
     Resume(oci::Resume),
     Checkpoint(Box<checkpoint::Checkpoint>),
     Restore(Box<checkpoint::Restore>),
+    Mounts(oci::Mounts),
     Spec(oci::Spec),
     Features(oci::Features),
     Plan(oci::Plan),
@@ -55,6 +56,8 @@ pub enum Verb {
     Limits(limits::Limits),
     Logs(run::Logs),
     Why(why::Why),
+    Trace(why::Trace),
+    Stuck(why::Stuck),
     Attach(run::Attach),
     Stop(run::Stop),
     Restart(run::Restart),
@@ -65,6 +68,27 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// What changes a container: the name of the verb, and of the container where it is known.
+    pub fn traced(&self) -> Option<(&'static str, Option<&str>)> {
+        Some(match self {
+            Verb::Create(flags) => ("create", Some(&flags.id)),
+            Verb::Start(flags) => ("start", Some(&flags.id)),
+            Verb::Run(flags) => ("run", flags.name()),
+            Verb::Exec(flags) => ("exec", Some(&flags.id)),
+            Verb::Kill(flags) => ("kill", Some(&flags.id)),
+            Verb::Delete(flags) => ("delete", Some(&flags.id)),
+            Verb::Pause(flags) => ("pause", Some(&flags.id)),
+            Verb::Resume(flags) => ("resume", Some(&flags.id)),
+            Verb::Update(flags) => ("update", Some(&flags.id)),
+            Verb::Mounts(flags) => ("mounts", Some(&flags.id)),
+            Verb::Checkpoint(flags) => ("checkpoint", Some(&flags.id)),
+            Verb::Restore(flags) => ("restore", Some(&flags.id)),
+            Verb::Stop(flags) => ("stop", flags.ids.first().map(String::as_str)),
+            Verb::Restart(flags) => ("restart", flags.ids.first().map(String::as_str)),
+            _ => return None,
+        })
+    }
+
     /// The status for an error of our own: podman's at the doors with its manners, else runc's.
     pub fn own_error_status(&self) -> u8 {
         match self {
@@ -117,6 +141,8 @@ const VERBS: &[Entry] = &[
     entry!("exec", oci::Exec, |exec| Verb::Exec(Box::new(exec))),
     entry!("logs", run::Logs, Verb::Logs),
     entry!("why", why::Why, Verb::Why),
+    entry!("trace", why::Trace, Verb::Trace),
+    entry!("stuck", why::Stuck, Verb::Stuck),
     entry!("attach", run::Attach, Verb::Attach),
     entry!("stop", run::Stop, Verb::Stop),
     entry!("restart", run::Restart, Verb::Restart),
@@ -131,6 +157,7 @@ const VERBS: &[Entry] = &[
     entry!("resume", oci::Resume, Verb::Resume),
     entry!("checkpoint", checkpoint::Checkpoint, |flags| Verb::Checkpoint(Box::new(flags))),
     entry!("restore", checkpoint::Restore, |flags| Verb::Restore(Box::new(flags))),
+    entry!("mounts", oci::Mounts, Verb::Mounts),
     entry!("limits", limits::Limits, Verb::Limits),
     entry!("update", limits::Update, |update| Verb::Update(Box::new(update))),
     entry!("events", limits::Events, Verb::Events),

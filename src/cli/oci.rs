@@ -264,6 +264,36 @@ pub struct Resume {
     pub id: String,
 }
 
+/// Makes mounts in a running container, or removes them.
+#[derive(Args, Clone, Debug)]
+#[command(
+    about = "Make mounts in a running container, or remove them",
+    long_about = "Make mounts in a running container, or remove them. FILE is a list like `mounts` of config.json, or an object \
+                  with one; to remove a mount its destination is enough. Sources are relative to the current directory."
+)]
+pub struct Mounts {
+    /// What to do with them
+    #[arg(value_name = "add|remove", hide_possible_values = true)]
+    pub action: MountsAction,
+
+    /// The container
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// The list; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// What `mounts` does.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountsAction {
+    /// Makes them.
+    Add,
+    /// Removes them.
+    Remove,
+}
+
 /// Writes a default config.json.
 #[derive(Args, Clone, Debug)]
 #[command(about = "Write a default config.json")]

@@ -1,4 +1,4 @@
-//! `why`.
+//! `why`, `trace` and `stuck`.
 
 use clap::Args;
 
@@ -23,6 +23,46 @@ pub struct Why {
     pub all: bool,
 
     /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tells what was done to a container, and when.
+#[derive(Args, Clone, Debug)]
+#[command(
+    about = "Tell what was done to a container, and when",
+    long_about = "Tell what was done to a container, and when, after it is gone, too.\n\n\
+                  Verbs that are called with --trace before them, or with CTR_LOG_TRACE=true, note each of their phases in the \
+                  store when it is over, so that the last line of one that hangs tells what it was at. Of others it is what the \
+                  container's state and the record of its end tell."
+)]
+pub struct Trace {
+    /// The container
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tells what the processes of a container wait for.
+#[derive(Args, Clone, Debug)]
+#[command(
+    about = "Tell what the processes of a container wait for",
+    long_about = "Tell what the processes of a container wait for: the system call and the file or socket it is about, where in \
+                  the kernel they sleep, and what that means. Nothing is read that could make the asker wait, too."
+)]
+pub struct Stuck {
+    /// The container
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// The kernel's functions that led to where each sleeps, for who may see them
+    #[arg(long)]
+    pub stack: bool,
+
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -5,15 +5,17 @@ use crate::cli::global::{CgroupManager, Rootless};
 use crate::commands::logs;
 use crate::ended::Ended;
 use crate::foreground::Waited;
+use crate::notify::{self, Notify};
 use crate::settings::Settings;
 use crate::{log, output};
 use anyhow::Result;
-use ctr_runtime::container::Container;
+use ctr_runtime::container::{Container, open_process};
 use ctr_runtime::death::{Death, Failure, Sent};
 use ctr_runtime::plan::{Manager, Request};
 use ctr_runtime::state::{absolute, check_id, now};
 use ctr_runtime::witness::{self, Look};
 use ctr_runtime::{Error, Status, Store};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,7 +40,7 @@ impl Context {
     /// What is wrong in a configuration file, or with the log.
     pub fn new(global: Global) -> Result<Self> {
         let settings = Settings::read(&global)?;
-        log::start(&global, settings.log.level)?;
+        log::start(&global, settings.log.level, settings.log.trace)?;
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
@@ -157,6 +159,10 @@ impl Context {
     /// What its start ran into.
     pub fn start(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
+        let notify = match notify::host() {
+            Some(host) => Notify::of(host, container.entry.dir())?,
+            None => None,
+        };
         let started = container.start();
         if let Err(error) = &started
             && !matches!(error, Error::WrongStatus { .. })
@@ -165,7 +171,12 @@ impl Context {
             let failure = Some(Failure::of(Some(error), &error.to_string()));
             self.note(&Death { failure, exit: None, ..container.death(None, Look::Whole) });
         }
-        Ok(started?)
+        started?;
+        let Some(notify) = notify else { return Ok(()) };
+        match open_process(&container.record) {
+            Some(process) => notify.wait(process.as_fd(), container.record.pid),
+            None => Ok(()),
+        }
     }
 
     /// What the caller asked for that concerns cgroups and descriptors.
@@ -173,7 +184,23 @@ impl Context {
     /// # Errors
     /// When a descriptor that is to be kept is not open.
     pub fn request(&self, id: &str, preserve_fds: u32) -> Result<Request> {
-        let listen = listen_fds();
+        self.request_with(id, preserve_fds, listen_fds())
+    }
+
+    /// The same for one more process of a container: sockets of activation are not its, as for runc.
+    ///
+    /// # Errors
+    /// As [`Context::request`].
+    pub fn request_for_exec(&self, id: &str, preserve_fds: u32) -> Result<Request> {
+        self.request_with(id, preserve_fds, None)
+    }
+
+    fn request_with(
+        &self,
+        id: &str,
+        preserve_fds: u32,
+        listen: Option<(u32, Option<String>)>,
+    ) -> Result<Request> {
         let keep = preserve_fds + listen.as_ref().map_or(0, |(count, _)| *count);
         for number in 3..3 + keep {
             ctr_isolation::sys::process::keep_across_exec(number as i32).map_err(|error| {

@@ -2,10 +2,12 @@
 
 use super::context::Context;
 use crate::cli::oci::{BundleFlags, Create};
+use crate::notify;
 use anyhow::Result;
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Options};
 use ctr_runtime::facts::Facts;
+use ctr_runtime::phase;
 use ctr_runtime::plan::{self, Plan, Request};
 use ctr_runtime::state::absolute;
 
@@ -19,8 +21,8 @@ pub fn create(context: &Context, flags: &Create) -> Result<()> {
 
 fn make(context: &Context, flags: &Create) -> Result<()> {
     let request = request(context, &flags.id, &flags.bundle, flags.bundle.console_socket.is_some())?;
-    let (bundle, plan, facts) = planned(&flags.bundle, &request)?;
-    container::create(&context.store, &bundle, &plan, &options(&flags.bundle), &facts)?;
+    let (bundle, plan, facts) = planned(context, &flags.bundle, &request)?;
+    container::create(&context.store, &bundle, &plan, &options(&flags.bundle, &bundle), &facts)?;
     Ok(())
 }
 
@@ -41,12 +43,17 @@ pub fn request(context: &Context, id: &str, flags: &BundleFlags, has_console: bo
 ///
 /// # Errors
 /// What is wrong with the bundle.
-pub fn planned(flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, Facts)> {
+pub fn planned(context: &Context, flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, Facts)> {
     // As with crun, relative to where the caller is, not to the bundle.
     let config = flags.config.as_deref().map(absolute).transpose()?;
-    let bundle = Bundle::load(&flags.bundle, config.as_deref())?;
+    let mut bundle = Bundle::load(&flags.bundle, config.as_deref())?;
+    if notify::host().is_some() {
+        notify::configure(&mut bundle.spec, &context.root().join(&request.id))?;
+    }
+    phase!("bundle read");
     let facts = Facts::read();
     let plan = plan::create::create(&bundle, request, &facts)?;
+    phase!("planned");
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
@@ -58,12 +65,14 @@ pub fn planned(flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, 
 }
 
 /// Where the flags of a bundle want things written.
-pub fn options(flags: &BundleFlags) -> Options {
+pub fn options(flags: &BundleFlags, bundle: &Bundle) -> Options {
+    let receiver = plan::annotations::pidfd_receiver(&bundle.spec).map(Into::into);
     Options {
         pid_file: flags.pid_file.clone(),
         console_socket: flags.console_socket.clone(),
-        pidfd_socket: flags.pidfd_socket.clone(),
+        pidfd_socket: flags.pidfd_socket.clone().or(receiver),
         may_start_again: true,
+        notify: notify::host().map(|_| container::Notify::Later),
         ..Options::default()
     }
 }

@@ -59,7 +59,7 @@ fn cgroup(words: &[String]) -> Result<Option<PathBuf>> {
 /// When a descriptor to be kept is not open.
 pub fn request(context: &Context, flags: &Exec) -> Result<Request> {
     let has_console = !flags.detach || flags.console_socket.is_some();
-    Ok(Request { has_console, ..context.request(&flags.id, flags.preserve_fds)? })
+    Ok(Request { has_console, ..context.request_for_exec(&flags.id, flags.preserve_fds)? })
 }
 
 /// The process that is wanted: a file, or the container's own with the flags laid over it.

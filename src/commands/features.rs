@@ -34,7 +34,7 @@ pub fn features() -> Result<Features> {
         .mount_options(options::names().map(str::to_owned).collect::<Vec<_>>())
         .linux(linux()?)
         .annotations(annotations())
-        .potentially_unsafe_config_annotations(Vec::new())
+        .potentially_unsafe_config_annotations(strings(&UNSAFE_ANNOTATIONS))
         .build()?)
 }
 
@@ -85,6 +85,18 @@ fn named<T: DeserializeOwned>(names: &[&str]) -> Result<Vec<T>> {
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
+
+/// Those that change what is done on the host, or with which rights; a name that ends in a dot stands for all it begins.
+const UNSAFE_ANNOTATIONS: [&str; 8] = [
+    "org.systemd.property.",
+    "run.oci.hooks.stderr",
+    "run.oci.hooks.stdout",
+    "run.oci.keep_original_groups",
+    "run.oci.mount_context_type",
+    "run.oci.pidfd_receiver",
+    "run.oci.seccomp.receiver",
+    "run.oci.timens_offset",
+];
 
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod list;
 pub mod logs;
 pub mod man;
+pub mod mounts;
 pub mod plan;
 pub mod ps;
 pub mod run;
@@ -22,6 +23,8 @@ pub mod run_image;
 pub mod setup;
 pub mod spec;
 pub mod stop;
+pub mod stuck;
+pub mod trace;
 pub mod update;
 pub mod why;
 
@@ -44,33 +47,48 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
         _ => {}
     }
     let context = Context::new(global)?;
-    match &verb {
-        Verb::Run(flags) if flags.is_image_door() => return run_image::run(&context, flags),
-        Verb::Run(flags) => return run::run(&context, flags),
-        Verb::Exec(flags) => return exec::exec(&context, flags),
-        Verb::Checkpoint(flags) => return checkpoint::checkpoint(&context, flags),
-        Verb::Restore(flags) => return checkpoint::restore(&context, flags),
-        Verb::Create(flags) => create::create(&context, flags)?,
+    match verb.traced() {
+        Some((name, id)) if context.settings.log.trace => {
+            crate::trace::begin(&context, name, id)?;
+            let done = act(&context, &verb, program);
+            crate::trace::end(&done);
+            done
+        }
+        _ => act(&context, &verb, program),
+    }
+}
+
+fn act(context: &Context, verb: &Verb, program: &str) -> Result<u8> {
+    match verb {
+        Verb::Run(flags) if flags.is_image_door() => return run_image::run(context, flags),
+        Verb::Run(flags) => return run::run(context, flags),
+        Verb::Exec(flags) => return exec::exec(context, flags),
+        Verb::Checkpoint(flags) => return checkpoint::checkpoint(context, flags),
+        Verb::Restore(flags) => return checkpoint::restore(context, flags),
+        Verb::Create(flags) => create::create(context, flags)?,
         Verb::Start(flags) => context.start(&flags.id)?,
-        Verb::Kill(flags) => kill::kill(&context, flags)?,
-        Verb::Delete(flags) => kill::delete(&context, flags)?,
-        Verb::State(flags) => list::state(&context, &flags.id)?,
-        Verb::List(flags) => list::list(&context, flags)?,
-        Verb::Plan(flags) => plan::plan(&context, flags)?,
-        Verb::Ps(flags) => ps::ps(&context, flags)?,
+        Verb::Kill(flags) => kill::kill(context, flags)?,
+        Verb::Delete(flags) => kill::delete(context, flags)?,
+        Verb::State(flags) => list::state(context, &flags.id)?,
+        Verb::List(flags) => list::list(context, flags)?,
+        Verb::Plan(flags) => plan::plan(context, flags)?,
+        Verb::Ps(flags) => ps::ps(context, flags)?,
         Verb::Pause(flags) => context.container(&flags.id)?.pause()?,
         Verb::Resume(flags) => context.container(&flags.id)?.resume()?,
-        Verb::Update(flags) => update::update(&context, flags)?,
-        Verb::Events(flags) => events::events(&context, flags)?,
+        Verb::Mounts(flags) => mounts::mounts(context, flags)?,
+        Verb::Update(flags) => update::update(context, flags)?,
+        Verb::Events(flags) => events::events(context, flags)?,
         Verb::Fit(flags) => fit::fit(flags)?,
-        Verb::Limits(flags) => return limits::limits(&context, flags),
-        Verb::Why(flags) => why::why(&context, flags)?,
-        Verb::Logs(flags) => logs::logs(&context, flags)?,
-        Verb::Attach(flags) => return attach::attach(&context, flags),
-        Verb::Setup(flags) => return setup::setup(&context, flags, program),
-        Verb::Doctor(flags) => return doctor::doctor(&context, flags, program),
-        Verb::Stop(flags) => stop::stop(&context, flags)?,
-        Verb::Restart(flags) => stop::restart(&context, flags)?,
+        Verb::Limits(flags) => return limits::limits(context, flags),
+        Verb::Why(flags) => why::why(context, flags)?,
+        Verb::Trace(flags) => trace::trace(context, flags)?,
+        Verb::Stuck(flags) => stuck::stuck(context, flags)?,
+        Verb::Logs(flags) => logs::logs(context, flags)?,
+        Verb::Attach(flags) => return attach::attach(context, flags),
+        Verb::Setup(flags) => return setup::setup(context, flags, program),
+        Verb::Doctor(flags) => return doctor::doctor(context, flags, program),
+        Verb::Stop(flags) => stop::stop(context, flags)?,
+        Verb::Restart(flags) => stop::restart(context, flags)?,
         // They need no context and have been done.
         Verb::Completion(_) | Verb::Features(_) | Verb::Spec(_) | Verb::Man(_) => {}
     }

@@ -25,13 +25,13 @@ pub fn plan(context: &Context, flags: &Plan) -> Result<()> {
         Planned::Create(verb) => {
             let request =
                 create::request(context, &verb.id, &verb.bundle, verb.bundle.console_socket.is_some())?;
-            create::planned(&verb.bundle, &request)?.1
+            create::planned(context, &verb.bundle, &request)?.1
         }
         Planned::Run(verb) if verb.is_image_door() => run_image::plan(context, verb)?,
         Planned::Run(verb) => {
             let id = verb.name().context("the container's name is missing")?;
             let request = create::request(context, id, &verb.bundle, true)?;
-            create::planned(&verb.bundle, &request)?.1
+            create::planned(context, &verb.bundle, &request)?.1
         }
         Planned::Exec(verb) => {
             let container = context.container(&verb.id)?;

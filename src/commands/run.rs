@@ -4,6 +4,7 @@ use super::context::Context;
 use super::create;
 use crate::cli::run::Run;
 use crate::foreground::{AS_RUNC, Foreground};
+use crate::notify::{self, Notify};
 use crate::supervisor;
 use anyhow::{Context as _, Result};
 use ctr_isolation::sys::fs;
@@ -54,9 +55,16 @@ fn start(context: &Context, flags: &Run, id: &str) -> Result<(Started, Option<Fo
     let attached = !flags.detach;
     let has_console = attached || flags.bundle.console_socket.is_some();
     let request = create::request(context, id, &flags.bundle, has_console)?;
-    let (bundle, plan, facts) = create::planned(&flags.bundle, &request)?;
-    let options = Options { run: true, ..create::options(&flags.bundle) };
-    let foreground = attached.then(Foreground::begin).transpose()?;
+    let (bundle, plan, facts) = create::planned(context, &flags.bundle, &request)?;
+    let notify = notify::host().map(Notify::new).transpose()?;
+    let socket = notify.as_ref().map(Notify::for_container).transpose()?;
+    let options = Options { run: true, notify: socket, ..create::options(&flags.bundle, &bundle) };
+    let mut foreground = attached.then(Foreground::begin).transpose()?;
     let started = container::create(&context.store, &bundle, &plan, &options, &facts)?;
+    match (&mut foreground, notify) {
+        (Some(foreground), notify) => foreground.notify = notify,
+        (None, Some(notify)) => notify.wait(started.pidfd.as_fd(), started.pid)?,
+        (None, None) => {}
+    }
     Ok((started, foreground))
 }

@@ -33,6 +33,7 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
     run::guard(flags, &context.settings)?;
     let name = name(context, flags);
     ctr_runtime::state::check_id(&name)?;
+    crate::trace::name(&name);
     if context.store.dir_of(&name).exists() {
         bail!(ctr_runtime::Error::Exists(name));
     }

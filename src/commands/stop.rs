@@ -14,6 +14,7 @@ use ctr_runtime::container::{self, Container, Started, open_process};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan;
 use ctr_runtime::state::file;
+use ctr_runtime::stuck;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ fn stop_one(container: &Container, timeout: Duration) -> Result<()> {
     }
     signal(container, libc::SIGKILL)?;
     if process::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?.is_none() {
-        bail!("it does not end after SIGKILL: it waits for a device or a network file system");
+        bail!("it does not end after SIGKILL: {}", stuck::reason(&[container.record.pid]));
     }
     Ok(())
 }

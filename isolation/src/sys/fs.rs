@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// `O_DIRECTORY` of open(2), for callers without libc.
 pub const O_DIRECTORY: i32 = libc::O_DIRECTORY;
@@ -389,14 +390,31 @@ pub fn attribute(path: &Path, name: &std::ffi::CStr) -> Option<String> {
     Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
 
-/// Takes an exclusive lock on `fd` (flock(2)); without `wait` fails with `EWOULDBLOCK` when it is held.
+/// Takes an exclusive lock on `fd` (flock(2)).
 ///
 /// # Errors
-/// The kernel's.
-pub fn lock(fd: BorrowedFd<'_>, wait: bool) -> Result<()> {
-    let operation = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
+/// The kernel's; `EWOULDBLOCK` when it is held.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes no pointers.
-    check(unsafe { libc::flock(fd.as_raw_fd(), operation) }, || "flock()").map(drop)
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, || "flock()").map(drop)
+}
+
+/// The same, waiting for whoever has it, `limit` at most.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_within(fd: BorrowedFd<'_>, limit: Duration) -> Result<()> {
+    let until = Instant::now() + limit;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match lock(fd) {
+            Err(error) if error.errno == libc::EWOULDBLOCK && Instant::now() < until => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Gives the lock on `fd` back, for all who have the descriptor from where we have it.

@@ -2,7 +2,7 @@
 
 use super::{check, cstring};
 use crate::{Error, Result};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -80,16 +80,24 @@ pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Gives `socket`, which is of the Unix family, the new name `path`.
+///
+/// # Errors
+/// `EADDRINUSE` when there is something at the path, or the path is too long.
+pub fn bind(socket: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let (address, length) = address(path)?;
+    // SAFETY: the address outlives the call and its length is given.
+    let ret = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    check(ret, || format!("bind({path:?})")).map(drop)
+}
+
 /// Listens on a new socket at `path`.
 ///
 /// # Errors
 /// `EADDRINUSE` when there is something at the path, or the path is too long.
 pub fn listen(path: &Path, kind: Kind) -> Result<OwnedFd> {
     let socket = unix(kind)?;
-    let (address, length) = address(path)?;
-    // SAFETY: the address outlives the call and its length is given.
-    let ret = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    check(ret, || format!("bind({path:?})"))?;
+    bind(socket.as_fd(), path)?;
     // SAFETY: takes no pointers.
     check(unsafe { libc::listen(socket.as_raw_fd(), 8) }, || format!("listen({path:?})"))?;
     Ok(socket)
@@ -208,7 +216,6 @@ fn received_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn what_was_said_is_heard_from_who_did_not_listen() {

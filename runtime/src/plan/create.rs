@@ -3,6 +3,7 @@
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::facts::{Delegated, Facts};
+use crate::plan::annotations;
 use crate::plan::mounts::{self, Situation};
 use crate::plan::validate::{self, Check};
 use crate::plan::{
@@ -48,6 +49,7 @@ fn build(
     let joined = join.iter().fold(0, |all, (kind, _)| all | kind);
     let user_namespace = (new | joined) & ns::USER != 0;
     let situation = Situation {
+        context: annotations::context_type(spec, check),
         user_namespace,
         prepare: user_namespace && facts.is_root(),
         own_mount_namespace: (new | joined) & ns::MOUNT != 0,
@@ -56,6 +58,7 @@ fn build(
     let ids = (new & ns::USER != 0).then(|| id_maps(linux));
     let groups_allowed = !facts.setgroups_denied
         && (facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts)));
+    let groups = process::groups(spec, groups_allowed);
     if !facts.is_root() && !user_namespace {
         check.problem(
             "/linux/namespaces",
@@ -69,11 +72,20 @@ fn build(
     let (affinity, final_affinity) = process::affinity(proc, check);
     let hooks = spec.hooks().clone().unwrap_or_default();
     // Without a cgroup of its own yet, a new cgroup namespace would begin at ours.
-    let cgroup = cgroup(linux, request, facts, check, warnings);
+    let mut cgroup = cgroup(linux, request, facts, check, warnings);
+    let properties = annotations::unit_properties(spec, check);
+    if let Some(unit) = cgroup.as_mut().and_then(|cgroup| cgroup.unit.as_mut()) {
+        unit.properties = properties;
+    }
     let late_cgroup = cgroup.as_ref().is_none_or(Cgroup::is_joined_late);
     let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
     let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };
     let filter = process::filter(linux, check);
+    if annotations::fails_unknown_calls(spec) {
+        for unknown in filter.iter().flat_map(|filter| &filter.warnings) {
+            check.problem("/linux/seccomp", unknown);
+        }
+    }
     let net_devices = net_devices(linux);
     let init = Init {
         at_once: ids.is_none()
@@ -107,7 +119,7 @@ fn build(
         labels: process::labels(proc, facts, check),
         rlimits: process::rlimits(proc),
         affinity: final_affinity,
-        identity: process::identity(proc, facts, groups_allowed, user_namespace, check, warnings),
+        identity: process::identity(proc, facts, groups, user_namespace, check, warnings),
         filter,
         listener_metadata: listener_metadata(linux),
         start_container: hooks.start_container().clone().unwrap_or_default(),
@@ -401,5 +413,5 @@ fn unit(
     } else {
         format!("{prefix}-{name}.scope")
     };
-    Some(Unit { slice: slice.into(), name, user, limits })
+    Some(Unit { slice: slice.into(), name, user, limits, properties: Vec::new() })
 }

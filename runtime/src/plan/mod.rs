@@ -3,6 +3,7 @@
 //! [`create::create`] and [`exec::exec`] turn a configuration, what the caller asked for and [`Facts`](crate::facts)
 //! into a [`Plan`]. They ask nobody: no file is opened and no call is made here.
 
+pub mod annotations;
 pub mod change;
 pub mod create;
 pub mod describe;
@@ -13,6 +14,7 @@ pub mod resources;
 pub mod resources_v1;
 pub mod validate;
 
+use ctr_isolation::cgroup::systemd::Property;
 use ctr_isolation::cgroup::v1;
 use ctr_isolation::console::Console;
 use ctr_isolation::identity::Identity;
@@ -105,6 +107,8 @@ pub struct Unit {
     pub user: bool,
     /// The limits, in the words of version 2: systemd itself makes of them what the host has.
     pub limits: Vec<(String, String)>,
+    /// What its caller wants it to have besides (`org.systemd.property.*`).
+    pub properties: Vec<Property>,
 }
 
 /// How the first process comes to be.

@@ -23,6 +23,8 @@ pub struct Situation {
     pub prepare: bool,
     /// It shares the mount namespace it is started from.
     pub own_mount_namespace: bool,
+    /// The option by which a mount gets its SELinux label.
+    pub context: &'static str,
 }
 
 /// The root file system and the mounts to be prepared for it.
@@ -95,6 +97,36 @@ pub fn rootfs(
     (rootfs, prepare)
 }
 
+/// Mounts for a container that runs already, and what is to be prepared for them: all that is bound is opened outside.
+pub fn added(
+    list: &[OciMount],
+    dir: &Path,
+    linux: &Linux,
+    facts: &Facts,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) -> (Vec<Mount>, Vec<Prepare>) {
+    let situation =
+        Situation { user_namespace: false, prepare: true, own_mount_namespace: true, context: "context" };
+    let (mut mounts, mut prepare) = (Vec::new(), Vec::new());
+    for (index, given) in list.iter().enumerate() {
+        let pointer = format!("/mounts/{index}");
+        check.that(given.destination().is_absolute(), &format!("{pointer}/destination"), || {
+            "is not absolute".into()
+        });
+        let mount = mount(given, &pointer, dir, linux, facts, situation, &mut prepare, check, warnings);
+        let remount = mount.as_ref().is_some_and(|mount| matches!(mount.what, What::Remount { .. }));
+        check
+            .that(!remount, &format!("{pointer}/options"), || "remount changes nothing that is added".into());
+        mounts.extend(mount);
+    }
+    for mount in mounts.iter_mut().filter(|mount| mount.propagation.is_empty()) {
+        // What has one is attached by its descriptor: mount(2) is led to its target by the container's own /proc.
+        mount.propagation.push(libc::MS_PRIVATE);
+    }
+    (mounts, prepare)
+}
+
 #[expect(clippy::too_many_arguments)] // One mount depends on all of these; a struct of them would have one user.
 fn mount(
     mount: &OciMount,
@@ -149,7 +181,7 @@ fn mount(
         check.that(idmap.is_none(), &format!("{pointer}/options"), || {
             "only a bind mount can be idmapped".into()
         });
-        new_file_system(&kind, &source, &mut options, linux, facts)
+        new_file_system(&kind, &source, &mut options, linux, facts, situation.context)
     };
     Some(Mount {
         target: clean(mount.destination()),
@@ -162,7 +194,14 @@ fn mount(
     })
 }
 
-fn new_file_system(kind: &str, source: &Path, options: &mut Options, linux: &Linux, facts: &Facts) -> What {
+fn new_file_system(
+    kind: &str,
+    source: &Path,
+    options: &mut Options,
+    linux: &Linux,
+    facts: &Facts,
+    context: &str,
+) -> What {
     let mut data = std::mem::take(&mut options.data);
     // runc's name for whatever cgroup file system the host has.
     let kind = if kind == "cgroup" { "cgroup2" } else { kind };
@@ -171,7 +210,7 @@ fn new_file_system(kind: &str, source: &Path, options: &mut Options, linux: &Lin
     }
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty() && facts.selinux);
     if let Some(label) = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup2")) {
-        data.push(format!("context={label}"));
+        data.push(format!("{context}={label}"));
     }
     What::New {
         kind: kind.into(),

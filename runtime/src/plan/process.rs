@@ -1,6 +1,7 @@
 //! The `process` part of a configuration: who the program is and what it starts with. Shared by `create` and `exec`.
 
 use crate::facts::Facts;
+use crate::plan::annotations;
 use crate::plan::validate::Check;
 use crate::plan::{Program, Request};
 use ctr_isolation::console::Console;
@@ -11,8 +12,28 @@ use ctr_isolation::sys::process::SchedAttr;
 use ctr_isolation::{capabilities, rlimit};
 use oci_spec::runtime::{
     Capability, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
+    LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler, Spec,
 };
+
+/// What becomes of supplementary groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Groups {
+    /// They are set to those of the configuration.
+    Set,
+    /// They cannot be set.
+    Denied,
+    /// Ours are kept.
+    Kept,
+}
+
+/// What becomes of them where setgroups(2) is `allowed` or not.
+pub fn groups(spec: &Spec, allowed: bool) -> Groups {
+    match (annotations::keeps_groups(spec), allowed) {
+        (true, _) => Groups::Kept,
+        (false, true) => Groups::Set,
+        (false, false) => Groups::Denied,
+    }
+}
 
 /// Credentials. `groups_allowed` is false where setgroups(2) is denied.
 ///
@@ -21,7 +42,7 @@ use oci_spec::runtime::{
 pub fn identity(
     process: &Process,
     facts: &Facts,
-    groups_allowed: bool,
+    groups: Groups,
     user_namespace: bool,
     check: &mut Check,
     warnings: &mut Vec<String>,
@@ -34,12 +55,12 @@ pub fn identity(
         warnings.push(format!("/process/capabilities: {names}: we do not have them ourselves; left out"));
     }
     let user = process.user();
-    let groups = user.additional_gids().clone().unwrap_or_default();
+    let wanted_groups = user.additional_gids().clone().unwrap_or_default();
     // To setresuid(2) it means "leave as it is": root.
     for (id, name) in [(user.uid(), "uid"), (user.gid(), "gid")] {
         check.that(id != u32::MAX, &format!("/process/user/{name}"), || format!("{id} is no id"));
     }
-    check.that(groups_allowed || groups.is_empty(), "/process/user/additionalGids", || {
+    check.that(groups != Groups::Denied || wanted_groups.is_empty(), "/process/user/additionalGids", || {
         "supplementary groups cannot be set in a user namespace that an ordinary user made with one group: \
          give the user a range in /etc/subgid"
             .into()
@@ -47,7 +68,7 @@ pub fn identity(
     Identity {
         uid: user.uid(),
         gid: user.gid(),
-        groups: groups_allowed.then_some(groups),
+        groups: (groups == Groups::Set).then_some(wanted_groups),
         umask: user.umask(),
         capabilities: Some(wanted.limited_to(held)),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
