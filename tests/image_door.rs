@@ -375,3 +375,33 @@ fn what_a_boot_leaves_is_nobody_s() {
     assert_eq!(other(&case.hosting(&["--rm"], &["echo", "anew"])).ok(), "anew\n");
     assert_eq!(left(&case), [] as [PathBuf; 0]);
 }
+
+/// A device by its path, and one of the Container Device Interface by its name.
+#[test]
+fn devices_are_given_by_path_and_by_name() {
+    let case = case!();
+    let place = case.path("cdi");
+    fs::create_dir(&place).unwrap();
+    let described = json!({
+        "cdiVersion": "0.6.0",
+        "kind": "vendor.com/thing",
+        "devices": [{"name": "one", "containerEdits": {
+            "env": ["THING=one"],
+            "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/zero"}],
+            "mounts": [{"hostPath": case.dir(), "containerPath": "/opt/thing", "options": ["rbind", "ro"]}],
+        }}],
+    });
+    fs::write(place.join("vendor.json"), described.to_string()).unwrap();
+    let script = "echo $THING; head -c 3 /dev/thing | wc -c; ls /opt/thing; echo x > /dev/full || echo full";
+    let args = case.hosting(
+        &["--rm", "--device", "vendor.com/thing=one", "--device", "/dev/full"],
+        &["sh", "-c", script],
+    );
+    let mut command = case.command(&args);
+    let out =
+        common::spawn(case.dir(), command.env("CTR_RUN_CDI_DIRS", format!("[{:?}]", place))).wait().ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines.starts_with(&["one", "3"]) && lines.contains(&"cdi") && lines.contains(&"full"), "{out}");
+    let error = case.host(&["--device", "vendor.com/thing=two"], "true");
+    assert!(error.status == 125 && error.stderr.contains("--device vendor.com/thing=two"), "{error:?}");
+}

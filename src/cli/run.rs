@@ -108,6 +108,10 @@ pub struct ImageFlags {
     #[arg(long, value_name = "DST[:OPTS]", requires = "source")]
     pub tmpfs: Vec<String>,
 
+    /// Give it a device: DEVICE[:PATH[:rwm]], or one of a CDI file by its name, as vendor.com/class=name
+    #[arg(long, value_name = "DEVICE", requires = "source")]
+    pub device: Vec<String>,
+
     /// The host name inside
     #[arg(long, value_name = "NAME", requires = "source")]
     pub hostname: Option<String>,

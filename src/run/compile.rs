@@ -13,6 +13,7 @@ use oci_spec::runtime::{
 use super::{
     Accounts, Caller, IdRange, Request,
     accounts::Identity,
+    devices::Node,
     mounts::{mount, options, shm_options},
     working_directory::{Appearance, appearance},
 };
@@ -65,6 +66,7 @@ pub fn compile(
         .set_hostname(Some(request.hostname.clone()))
         .set_process(Some(process(request, &identity, directory.start)?))
         .set_mounts(Some(all_mounts(request, rootfs, &settings.run, caller, &ids, directory.bind)?))
+        .set_hooks(request.devices.hooks())
         .set_annotations((!request.annotations.is_empty()).then(|| request.annotations.clone()))
         .set_linux(Some(linux(request, &settings.run, caller, &ids)?));
     Ok(Compiled { spec, warnings })
@@ -80,7 +82,7 @@ fn process(request: &Request, identity: &Identity, directory: PathBuf) -> Result
     let mut process = Process::default();
     process
         .set_terminal(Some(request.terminal))
-        .set_user(user(identity)?)
+        .set_user(user(identity, &request.devices.groups)?)
         .set_args(Some(request.args.clone()))
         .set_env(Some(env.iter().map(|(key, value)| format!("{key}={value}")).collect()))
         .set_cwd(directory)
@@ -92,10 +94,11 @@ fn process(request: &Request, identity: &Identity, directory: PathBuf) -> Result
     Ok(process)
 }
 
-fn user(identity: &Identity) -> Result<User> {
+fn user(identity: &Identity, more: &[u32]) -> Result<User> {
     let user = UserBuilder::default().uid(identity.uid).gid(identity.gid);
-    let groups = &identity.groups;
-    Ok(if groups.is_empty() { user.build()? } else { user.additional_gids(groups.clone()).build()? })
+    let mut groups = identity.groups.clone();
+    groups.extend(more);
+    Ok(if groups.is_empty() { user.build()? } else { user.additional_gids(groups).build()? })
 }
 
 /// Where the program starts, and what is bound for it.
@@ -152,6 +155,12 @@ fn all_mounts(
     if let Some(directory) = directory {
         let words = options(&["rbind", "rprivate", "nosuid", "nodev", "rro"]);
         all.push(mount(&directory, "bind", &directory, words)?);
+    }
+    all.extend(request.devices.mounts.iter().cloned());
+    if caller.needs_user_namespace() || caller.in_user_namespace {
+        for node in &request.devices.nodes {
+            all.push(node.bind()?);
+        }
     }
     for asked in &request.mounts {
         all.retain(|earlier| earlier.destination() != asked.destination());
@@ -266,14 +275,19 @@ fn linux(request: &Request, defaults: &settings::Run, caller: &Caller, ids: &Ids
     if caller.needs_user_namespace() {
         linux.set_uid_mappings(Some(ids.users.clone())).set_gid_mappings(Some(ids.groups.clone()));
     } else if !caller.in_user_namespace {
-        linux.resources_mut().get_or_insert_default().set_devices(Some(no_devices()?));
+        let nodes = &request.devices.nodes;
+        if !nodes.is_empty() {
+            linux.set_devices(Some(nodes.iter().map(Node::device).collect::<Result<_>>()?));
+        }
+        linux.resources_mut().get_or_insert_default().set_devices(Some(device_rules(nodes)?));
     }
     Ok(linux)
 }
 
-/// No device but those every container has.
-fn no_devices() -> Result<Vec<LinuxDeviceCgroup>> {
-    Ok(vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?])
+/// No device but those every container has, and those that were asked for.
+fn device_rules(nodes: &[Node]) -> Result<Vec<LinuxDeviceCgroup>> {
+    let none = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
+    std::iter::once(Ok(none)).chain(nodes.iter().map(Node::rule)).collect()
 }
 
 fn namespaces(request: &Request, caller: &Caller) -> Result<Vec<LinuxNamespace>> {

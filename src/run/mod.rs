@@ -7,6 +7,7 @@ mod accounts;
 pub(crate) mod caller;
 mod capabilities;
 mod compile;
+mod devices;
 mod limits;
 mod mounts;
 mod name;

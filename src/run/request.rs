@@ -11,7 +11,12 @@ use oci_spec::runtime::{
     LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
 
-use super::{Caller, capabilities::Granted, limits, mounts, profile};
+use super::{
+    Caller,
+    capabilities::Granted,
+    devices::{self, Devices},
+    limits, mounts, profile,
+};
 use crate::{
     cli::run::{ImageFlags, Network, Run, Seccomp, SecurityOption},
     settings::{self, Settings},
@@ -34,6 +39,7 @@ pub struct Request {
     pub(super) env: BTreeMap<String, String>,
     pub(super) working_directory: Option<PathBuf>,
     pub(super) mounts: Vec<Mount>,
+    pub(super) devices: Devices,
     pub(super) read_only: bool,
     pub(super) capabilities: Granted,
     pub(super) security: Security,
@@ -65,16 +71,18 @@ impl Request {
         let (flags, defaults) = (&run.image, &settings.run);
         let capabilities = Granted::new(&defaults.capabilities, &flags.cap_add, &flags.cap_drop)?;
         let hostname = flags.hostname.clone().unwrap_or_else(|| host_name_of(name));
+        let devices = devices::read(&flags.device, &defaults.cdi_dirs)?;
         Ok(Request {
             name: name.to_owned(),
             network: flags.network.unwrap_or(defaults.network),
             terminal: flags.tty,
             user: flags.user.clone(),
             args: args(flags.entrypoint.as_deref(), &run.command)?,
-            env: environment(flags, defaults, &hostname, caller)?,
+            env: environment(flags, defaults, &hostname, &devices.env, caller)?,
             hostname,
             working_directory: flags.workdir.clone().map(inside).transpose()?,
             mounts: read_mounts(flags, defaults, caller)?,
+            devices,
             read_only: flags.read_only,
             security: security(flags, defaults, capabilities.bounding)?,
             capabilities,
@@ -112,11 +120,12 @@ fn args(entrypoint: Option<&str>, command: &[String]) -> Result<Vec<String>> {
     Ok(args)
 }
 
-/// The program's environment: the settings', ours, the files', the flags'; later wins.
+/// The program's environment: the settings', ours, the devices', the files', the flags'; later wins.
 fn environment(
     flags: &ImageFlags,
     defaults: &settings::Run,
     hostname: &str,
+    of_devices: &[String],
     caller: &Caller,
 ) -> Result<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
@@ -126,6 +135,7 @@ fn environment(
     if flags.tty {
         set_all(&mut variables, ["TERM=xterm", "TERM", "COLORTERM"].into_iter(), caller);
     }
+    set_all(&mut variables, of_devices.iter().map(String::as_str), caller);
     for file in &flags.env_file {
         let text = fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
         let lines =

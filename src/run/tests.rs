@@ -265,3 +265,24 @@ fn flags_that_make_no_sense_are_named() {
         assert!(error(line, &root()).contains(part), "{line}: {}", error(line, &root()));
     }
 }
+
+/// Whoever may make a device gets one, and the right to use it; others have the host's bound.
+#[test]
+fn a_device_is_made_or_bound() {
+    let spec =
+        serde_json::to_value(compiled("--image host --device /dev/full:/dev/x:rw", &root()).unwrap().spec)
+            .unwrap();
+    let device = &spec["linux"]["devices"][0];
+    assert_eq!(
+        (&device["path"], &device["major"], &device["minor"]),
+        (&"/dev/x".into(), &1.into(), &7.into())
+    );
+    let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[0]["allow"], &rules[1]["access"]), (2, &false.into(), &"rw".into()));
+    let spec =
+        serde_json::to_value(compiled("--image host --device /dev/full:/dev/x", &user()).unwrap().spec)
+            .unwrap();
+    assert!(spec["linux"]["devices"].as_array().is_none_or(Vec::is_empty));
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["source"] == "/dev/full" && mount["destination"] == "/dev/x"));
+}
