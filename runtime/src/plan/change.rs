@@ -12,7 +12,13 @@ use serde_json::Value;
 /// Never for limits that came from JSON.
 pub fn merge(before: &LinuxResources, change: &LinuxResources) -> serde_json::Result<LinuxResources> {
     let mut merged = serde_json::to_value(before)?;
-    lay("", &serde_json::to_value(change)?, &mut merged);
+    let mut change = serde_json::to_value(change)?;
+    let memory = &mut change["memory"];
+    // As with runc: swap is counted together with memory, and a sum with a limit would limit both.
+    if memory["limit"] == -1 && !says_something("swap", &memory["swap"]) {
+        memory["swap"] = (-1).into();
+    }
+    lay("", &change, &mut merged);
     serde_json::from_value(merged)
 }
 
@@ -104,6 +110,19 @@ mod tests {
             "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":16,"rate":3}]},
             "unified":{"memory.high":"7","pids.max":"9"},"devices":[{"allow":false,"access":"rwm"}]}"#;
         assert_eq!(merge(&resources(before), &resources(change)).unwrap(), resources(after));
+    }
+
+    #[test]
+    fn memory_without_a_limit_is_swap_without_one() {
+        let before = resources(r#"{"memory":{"limit":100,"swap":150}}"#);
+        for (change, after) in [
+            (r#"{"memory":{"limit":-1}}"#, r#"{"memory":{"limit":-1,"swap":-1}}"#),
+            (r#"{"memory":{"limit":-1,"swap":0}}"#, r#"{"memory":{"limit":-1,"swap":-1}}"#),
+            (r#"{"memory":{"limit":-1,"swap":200}}"#, r#"{"memory":{"limit":-1,"swap":200}}"#),
+            (r#"{"cpu":{"shares":2}}"#, r#"{"memory":{"limit":100,"swap":150},"cpu":{"shares":2}}"#),
+        ] {
+            assert_eq!(merge(&before, &resources(change)).unwrap(), resources(after), "{change}");
+        }
     }
 
     #[test]
