@@ -467,7 +467,7 @@ fn blockers(case: &Case) -> Vec<Held> {
     let path = case.path("host-file");
     all.push(held("host-file", File::options().append(true).create(true).mode(0o644).open(&path).unwrap()));
     let locked = File::create(case.rootfs().join("tmp/locked")).unwrap();
-    ctr_isolation::sys::fs::lock(locked.as_fd(), true).unwrap();
+    ctr_isolation::sys::fs::lock(locked.as_fd()).unwrap();
     all.push(held("file-lock", locked));
     let (inside, outside) = std::os::unix::net::UnixStream::pair().unwrap();
     all.push(Held { kind: "unix-socket", file: inside.into(), _others: vec![outside.into()] });

@@ -9,7 +9,7 @@ use crate::output;
 use anyhow::{Context as _, Result};
 use ctr_isolation::sys::process;
 use ctr_runtime::checkpoint::{self, Blocker, Dump};
-use ctr_runtime::container::{Container, Started};
+use ctr_runtime::container::{Container, Options, Started};
 use ctr_runtime::state::absolute;
 use serde::Serialize;
 
@@ -27,7 +27,9 @@ pub fn checkpoint(context: &Context, flags: &Checkpoint) -> Result<u8> {
     container.checkpoint(wanted)?;
     if !goes_on {
         // As runc does: what is left of it is the checkpoint.
-        Container::delete(&context.store, &flags.id, true, &|container| context.notice_last(container))?;
+        Container::delete(&context.store, &flags.id, true, &|container, status| {
+            context.notice_last(container, status);
+        })?;
     }
     Ok(0)
 }
@@ -124,14 +126,15 @@ fn start(context: &Context, flags: &Restore) -> Result<(Started, Option<Foregrou
     };
     let has_console = !flags.detach || flags.console_socket.is_some();
     let request = create::request(context, &flags.id, &bundle, has_console)?;
-    let (loaded, plan, facts) = create::planned(&bundle, &request)?;
+    let loaded = create::load(&bundle)?;
+    let (plan, facts) = create::decide(&loaded, &request)?;
     let wanted = checkpoint::Restore {
         common: common(&flags.common)?,
         tcp_close: flags.tcp_close,
         lsm_profile: flags.lsm_profile.clone(),
         lsm_mount_context: flags.lsm_mount_context.clone(),
     };
-    let options = create::options(&bundle);
+    let options = Options { notify: None, ..create::options(&bundle, &loaded) };
     let foreground = (!flags.detach).then(Foreground::begin).transpose()?;
     let started = checkpoint::restore(&context.store, &loaded, &plan, &options, &wanted, &facts)?;
     Ok((started, foreground))

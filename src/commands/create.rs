@@ -44,15 +44,32 @@ pub fn request(context: &Context, id: &str, flags: &BundleFlags, has_console: bo
 /// # Errors
 /// What is wrong with the bundle.
 pub fn planned(context: &Context, flags: &BundleFlags, request: &Request) -> Result<(Bundle, Plan, Facts)> {
-    // As with crun, relative to where the caller is, not to the bundle.
-    let config = flags.config.as_deref().map(absolute).transpose()?;
-    let mut bundle = Bundle::load(&flags.bundle, config.as_deref())?;
+    let mut bundle = load(flags)?;
     if notify::host().is_some() {
         notify::configure(&mut bundle.spec, &context.root().join(&request.id))?;
     }
     phase!("bundle read");
+    let (plan, facts) = decide(&bundle, request)?;
+    Ok((bundle, plan, facts))
+}
+
+/// Reads the bundle.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn load(flags: &BundleFlags) -> Result<Bundle> {
+    // As with crun, relative to where the caller is, not to the bundle.
+    let config = flags.config.as_deref().map(absolute).transpose()?;
+    Ok(Bundle::load(&flags.bundle, config.as_deref())?)
+}
+
+/// Decides, and warns of what is to be warned of.
+///
+/// # Errors
+/// What the bundle asks for and cannot be had.
+pub fn decide(bundle: &Bundle, request: &Request) -> Result<(Plan, Facts)> {
     let facts = Facts::read();
-    let plan = plan::create::create(&bundle, request, &facts)?;
+    let plan = plan::create::create(bundle, request, &facts)?;
     phase!("planned");
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
@@ -61,7 +78,7 @@ pub fn planned(context: &Context, flags: &BundleFlags, request: &Request) -> Res
     for warning in plan.init.filter.iter().flat_map(|filter| &filter.warnings) {
         tracing::debug!("{warning}");
     }
-    Ok((bundle, plan, facts))
+    Ok((plan, facts))
 }
 
 /// Where the flags of a bundle want things written.

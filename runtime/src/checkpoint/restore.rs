@@ -106,8 +106,7 @@ impl Making<'_> {
         let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
         self.record.resctrl = container::plan_resctrl(&plan.launch, &plan.id)?;
         let mut recording = self.entry.begin()?;
-        let (cgroup, mut dir) =
-            container::take_cgroup(&mut self.record, &mut recording, plan, self.facts)?;
+        let (cgroup, mut dir) = container::take_cgroup(&mut self.record, &mut recording, plan, self.facts)?;
         self.entry.write_file(file::CONFIG, &bundle.text)?;
         let console = container::connect_console(options)?;
         let place = self.entry.path(ROOT);
