@@ -113,6 +113,9 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
         () if has("is not a capability") || has("unknown capability") => {
             "capabilities are named as in capabilities(7), with or without CAP_: NET_ADMIN, CAP_SYS_PTRACE".to_owned()
         }
+        () if has("open_tree(\"") && has("operation not permitted") => {
+            "an ordinary user cannot bind the host's files into a container that runs: name them when it is made".to_owned()
+        }
         () if has("open_tree(\"") && has("no such file") => {
             "what is to be mounted must be there first: make the directory, or correct its path".to_owned()
         }

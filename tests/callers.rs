@@ -165,6 +165,12 @@ fn mounts_come_and_go_while_it_runs() {
         {"destination": "/mnt/file", "source": case.path("file"), "options": ["bind"]},
         {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k", "mode=700"]},
     ]);
+    if !is_root() {
+        let error = mounts(&case, "add", &list).err();
+        assert!(error.contains("operation not permitted") && error.contains("an ordinary user"), "{error}");
+        assert!(!case.exec(&["cat", "/proc/self/mountinfo"]).ok().contains(" /data "));
+        return;
+    }
     mounts(&case, "add", &list).ok();
     let out = case
         .exec(&["sh", "-c", "cat /data/x /mnt/file; touch /data/y || touch /scratch/z && df -k /scratch"])
@@ -196,6 +202,7 @@ fn mounts_come_and_go_while_it_runs() {
 /// Links of the root file system, and what the container has for its /proc, lead nowhere but into the container.
 #[test]
 fn mounts_stay_below_a_hostile_root() {
+    require_root!();
     let mut case = case!();
     let (host, data) = (case.path("outside"), case.path("data"));
     for dir in [&host, &data] {

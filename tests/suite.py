@@ -202,6 +202,10 @@ def main() -> int:
     parser.add_argument("--filter", action="append", default=[], help="only tests whose name contains this")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for each program")
     options = parser.parse_args()
+    # Who starts us in the background may ignore them, and then so would all that is tested.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     here = options.list.resolve().parent
     listed = json.loads(options.list.read_text())
     programs = listed["programs"]

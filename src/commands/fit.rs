@@ -99,7 +99,7 @@ impl Search<'_> {
             Some(directory) => Container::rootfs(directory),
             None => Container::host(),
         };
-        let mut container = source.program(program).swap("0").timeout(self.flags.timeout);
+        let mut container = source.program(program).timeout(self.flags.timeout);
         for volume in &self.flags.volume {
             container = container.flag("--volume", volume);
         }
@@ -107,7 +107,8 @@ impl Search<'_> {
             container = container.flag("--env", variable);
         }
         if let Some(memory) = memory {
-            container = container.memory(&memory.to_string());
+            // Without a limit of memory, version 1 has none of swap.
+            container = container.memory(&memory.to_string()).swap("0");
         }
         if let Some(pids) = pids {
             container = container.pids(u32::try_from(pids).unwrap_or(u32::MAX));
