@@ -265,9 +265,6 @@ fn cgroup(
 ) -> Option<Cgroup> {
     let resources = linux.resources().clone().unwrap_or_default();
     let mut files = resources_v1::files(&resources, facts.usable_v1(), check, warnings);
-    if facts.usable_v1().is_empty() {
-        refuse_v1(&mut files, facts.hybrid(), request, check, warnings);
-    }
     let none = match request.manager {
         Manager::Nobody => Some("--cgroup-manager disabled forbids one"),
         // Beside version 1 it is of use without a controller: what freezes, kills and filters devices is there alone.
@@ -285,6 +282,9 @@ fn cgroup(
             check.that(files.is_empty(), "/linux/resources", || format!("limits need a cgroup, and {why}"));
         }
         return None;
+    }
+    if facts.usable_v1().is_empty() {
+        refuse_v1(&mut files, facts.hybrid(), request, check, warnings);
     }
     let device_filter = resources::device_filter(&resources, facts, check);
     let given = linux.cgroups_path().clone().unwrap_or_default();
