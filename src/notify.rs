@@ -14,7 +14,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::Duration;
@@ -89,13 +88,10 @@ impl Notify {
     /// The kernel's.
     pub fn of(host: OsString, directory: &Path) -> Result<Option<Self>> {
         let Ok(dir) = fs::open(&directory.join(file::NOTIFY), fs::O_DIRECTORY) else { return Ok(None) };
-        // Through the descriptor: a socket's path may not be longer than 107 bytes.
-        let path = fd_path(dir.as_fd()).join(NOTIFY_SOCKET);
         // That of a start that failed.
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(fd_path(dir.as_fd()).join(NOTIFY_SOCKET));
         let notify = Notify::new(host)?;
-        socket::bind(notify.as_fd(), &path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
+        container::bind_notify(dir.as_fd(), notify.as_fd())?;
         Ok(Some(notify))
     }
 

@@ -73,9 +73,9 @@ pub fn start_unit(
     };
     // In version 1 systemd has its units at the same place, and knows few controllers.
     let same = wanted.v1.keys().map(|name| (name.clone(), path.to_owned())).collect();
-    record.cgroup = Some(hierarchy.cgroup(path).dir().to_owned());
-    record.cgroup_v1 = v1::directories(&same, &facts.v1);
-    Ok(hierarchy.cgroup(path).with_v1(record.cgroup_v1.clone()))
+    let cgroup = hierarchy.cgroup(path).with_v1(v1::directories(&same, &facts.v1));
+    record.name_cgroup(Some(&cgroup), Some(unit));
+    Ok(cgroup)
 }
 
 /// The systemd that has the unit of `record`.
@@ -121,7 +121,7 @@ pub fn make_cgroup(
     let dir = cgroup.open()?;
     // Another of this name may be on the same way: whoever has the lock goes on, and has it until its process is in.
     if let Err(error) = fs::lock(dir.as_fd()).map_err(Error::from).and_then(|()| refuse_used(cgroup)) {
-        (record.cgroup, record.cgroup_v1) = Default::default();
+        record.forget_cgroup();
         return Err(match error {
             Error::Failed(cause) if cause.errno == libc::EWOULDBLOCK => used(cgroup),
             other => other,
@@ -136,7 +136,7 @@ pub fn give_up(record: &mut Record) {
     if let Some(cgroup) = record.own_cgroup().filter(|cgroup| !cgroup.v1().is_empty()) {
         cgroup.remove_empty();
     }
-    (record.cgroup, record.cgroup_v1) = Default::default();
+    record.forget_cgroup();
 }
 
 /// The limits that hold from the beginning.

@@ -627,7 +627,6 @@ fn create_in(
     options: &Options,
     facts: &Facts,
 ) -> Result<Started> {
-    let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
     let optional = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.optional);
     record.resctrl = plan_resctrl(&plan.launch, &plan.id)?;
     let mut recording = entry.begin()?;
@@ -658,22 +657,7 @@ fn create_in(
     recording.note(record)?;
     // All this while the child makes its mounts; before it is let go nothing in it is the container's.
     write_new(&entry.path(file::CONFIG), &bundle.text)?;
-    if let Some(cgroup) = cgroup.as_ref().filter(|_| dir.is_some()) {
-        cgroup.add_v1(launched.pid)?;
-    }
-    if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
-        let cgroup = confine::start_unit(wanted, unit, launched.pid, record, facts)?;
-        record.above = witness::above(&cgroup);
-        recording.note(record)?;
-        phase!("systemd has made the unit");
-        cgroup.create_v1()?;
-        cgroup.add_v1(launched.pid)?;
-        confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
-        dir = Some(cgroup.open()?);
-    }
-    if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
-        confine::filter_devices(dir.as_fd(), wanted)?;
-    }
+    enter_cgroup(launched.pid, cgroup.as_ref().zip(dir), record, &mut recording, plan, facts)?;
     let terminal = converse(entry, record, &launched, plan, options, facts)
         .map_err(|error| executable::explain(error, Place::of_plan(plan)))
         .map_err(|error| tell_end(error, &launched))?;
@@ -699,11 +683,40 @@ pub(crate) fn take_cgroup(
         match made {
             Err(Error::Failed(cause)) if cause.errno == libc::EEXIST => {
                 // Another of this name was quicker.
-                (record.cgroup, record.cgroup_v1) = Default::default();
+                record.forget_cgroup();
             }
             other => return other.map(|dir| (cgroup, dir)),
         }
     }
+}
+
+/// Puts the process into what of its cgroup it was not made in: `made` is the one that we made, open; or systemd makes it
+/// around the process now. Then its devices are filtered.
+pub(crate) fn enter_cgroup(
+    pid: i32,
+    made: Option<(&Cgroup, OwnedFd)>,
+    record: &mut Record,
+    recording: &mut Recording,
+    plan: &Plan,
+    facts: &Facts,
+) -> Result<()> {
+    let Some(wanted) = &plan.cgroup else { return Ok(()) };
+    let mut dir = None;
+    if let Some((cgroup, made)) = made {
+        cgroup.add_v1(pid)?;
+        dir = Some(made);
+    }
+    if let Some(unit) = &wanted.unit {
+        let cgroup = confine::start_unit(wanted, unit, pid, record, facts)?;
+        record.above = witness::above(&cgroup);
+        recording.note(record)?;
+        phase!("systemd has made the unit");
+        cgroup.create_v1()?;
+        cgroup.add_v1(pid)?;
+        confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
+        dir = Some(cgroup.open()?);
+    }
+    dir.map_or(Ok(()), |dir| confine::filter_devices(dir.as_fd(), wanted))
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -719,12 +732,20 @@ fn make_notify(entry: &Entry, notify: &Notify) -> Result<()> {
     let path = entry.path(file::NOTIFY);
     std::fs::create_dir(&path).doing(|| format!("make {}", path.display()))?;
     let Notify::Now(socket) = notify else { return Ok(()) };
-    let dir = fs::open(&path, fs::O_DIRECTORY)?;
-    let name = fs::fd_path(dir.as_fd()).join(NOTIFY_SOCKET);
-    socket::bind(socket.as_fd(), &name)?;
+    bind_notify(fs::open(&path, fs::O_DIRECTORY)?.as_fd(), socket.as_fd())
+}
+
+/// Gives `socket` its name in `dir`, the container's directory for it.
+///
+/// # Errors
+/// The kernel's.
+pub fn bind_notify(dir: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<()> {
+    // Through the descriptor: a socket's path may not be longer than 107 bytes.
+    let name = fs::fd_path(dir).join(NOTIFY_SOCKET);
+    socket::bind(socket, &name)?;
     // Whoever the program runs as is to reach it.
-    Ok(std::fs::set_permissions(&name, Permissions::from_mode(0o777))
-        .doing(|| format!("open {}", path.display()))?)
+    let open = std::fs::set_permissions(&name, Permissions::from_mode(0o777));
+    Ok(open.doing(|| "open the socket for sd_notify to all users")?)
 }
 
 fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {

@@ -27,6 +27,10 @@ pub fn run(kind: &str, hooks: &[Hook], state: &OciState) -> Result<()> {
     Ok(())
 }
 
+/// All kinds of hooks (runtime-spec config.md, "POSIX-platform Hooks"), in the order in which they run.
+pub const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 /// Hooks that run in the container, whose paths are its own.
 const INSIDE: [&str; 2] = ["createContainer", "startContainer"];
 

@@ -167,6 +167,11 @@ impl Record {
         self.cgroup_v1 = cgroup.map(|cgroup| cgroup.v1().clone()).unwrap_or_default();
     }
 
+    /// Forgets the cgroup: it was not made, or is gone, and may become another's.
+    pub(crate) fn forget_cgroup(&mut self) {
+        (self.cgroup, self.cgroup_v1) = Default::default();
+    }
+
     /// The state to be told, with `status` and, while there is a process, `pid`.
     pub fn oci(&self, status: Status, pid: i32) -> OciState {
         OciState {

@@ -4,7 +4,7 @@ use crate::confine;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
-use crate::plan::create::path_v1;
+use crate::plan::create::cgroup_path;
 use crate::plan::validate::Check;
 use crate::plan::{change, resources, resources_v1};
 use crate::state::{Record, Status, file};
@@ -107,7 +107,7 @@ impl Container {
             let own = now.get(name).map_or(Path::new("/"), PathBuf::as_path);
             *path = match self.record.unit {
                 Some(_) => cgroup::path_from_proc(&text).unwrap_or(Path::new("/")).to_owned(),
-                None => path_v1(&given, &self.record.id, own),
+                None => cgroup_path(&given, &self.record.id, own),
             };
         }
         let new = Cgroup::at(cgroup.dir()).with_v1(v1::directories(&missing, &facts.v1));

@@ -107,11 +107,7 @@ pub enum EmptyNamespace {
 
 /// Saves a container to files.
 #[derive(Args, Clone, Debug)]
-// podman gives --leave-running twice, which runc takes.
-#[command(
-    args_override_self = true,
-    about = "Save a running container to files, from which restore brings it back"
-)]
+#[command(about = "Save a running container to files, from which restore brings it back")]
 pub struct Checkpoint {
     /// The container
     #[arg(value_name = "ID")]
@@ -154,7 +150,7 @@ pub struct Checkpoint {
     pub page_server: Option<(String, u16)>,
 
     /// Write a zero byte to descriptor N when memory can be asked for
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = -1, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, hide_default_value = true)]
     pub status_fd: i32,
 
     /// Closes connections on restore; accepted here as podman sends it
@@ -164,7 +160,7 @@ pub struct Checkpoint {
 
 /// Brings a container back from files.
 #[derive(Args, Clone, Debug)]
-#[command(args_override_self = true, about = "Bring a container back that checkpoint has saved")]
+#[command(about = "Bring a container back that checkpoint has saved")]
 pub struct Restore {
     /// The container's name, which may be another now
     #[arg(value_name = "ID")]

@@ -13,7 +13,7 @@ use crate::{report::Expectation, size::Size};
 #[command(next_help_heading = "Limits, from an image or a root file system")]
 pub struct LimitFlags {
     /// The most memory it may use, as 64M
-    #[arg(short, long, value_name = "SIZE", requires = "source", allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "SIZE", requires = "source")]
     pub memory: Option<Size>,
 
     /// The most swap it may use besides, 0 for none
@@ -22,7 +22,6 @@ pub struct LimitFlags {
 
     /// The most memory and swap together, as podman and Docker count it, -1 for no limit
     #[arg(long, value_name = "SIZE", requires_all = ["source", "memory"], value_parser = amount)]
-    #[arg(allow_negative_numbers = true)]
     pub memory_swap: Option<i64>,
 
     /// Memory that is not taken from it while others have some to spare
@@ -30,13 +29,7 @@ pub struct LimitFlags {
     pub memory_reservation: Option<Size>,
 
     /// The most processes and threads
-    #[arg(
-        long,
-        visible_alias = "pids-limit",
-        value_name = "N",
-        requires = "source",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, visible_alias = "pids-limit", value_name = "N", requires = "source")]
     pub pids: Option<i64>,
 
     /// How many processors' time it may use, as 0.5
@@ -151,19 +144,19 @@ pub struct Update {
     pub resources: Option<PathBuf>,
 
     /// The most memory, as 64M; -1 for no limit
-    #[arg(long, value_name = "SIZE", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub memory: Option<i64>,
 
     /// Memory that is not taken while others have some to spare
-    #[arg(long, value_name = "SIZE", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub memory_reservation: Option<i64>,
 
     /// The most memory and swap together; -1 for no limit
-    #[arg(long, value_name = "SIZE", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = amount)]
     pub memory_swap: Option<i64>,
 
     /// The most processes and threads; -1 for no limit
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     pub pids_limit: Option<i64>,
 
     /// Its share of the processors: 1024 is one share
@@ -171,7 +164,7 @@ pub struct Update {
     pub cpu_share: Option<u64>,
 
     /// How many microseconds of each period it may use; -1 for no limit
-    #[arg(long, value_name = "US", allow_negative_numbers = true)]
+    #[arg(long, value_name = "US")]
     pub cpu_quota: Option<i64>,
 
     /// The period of the quota, in microseconds
@@ -191,7 +184,7 @@ pub struct Update {
     pub cpu_rt_period: Option<u64>,
 
     /// The real-time microseconds of each period, which cgroup version 2 does not limit
-    #[arg(long, value_name = "US", allow_negative_numbers = true)]
+    #[arg(long, value_name = "US")]
     pub cpu_rt_runtime: Option<i64>,
 
     /// The processors it may use, as 0-2,7
@@ -215,11 +208,11 @@ pub struct Update {
     pub mem_bw_schema: Option<String>,
 
     /// Accepted as runc does; kernels have no such limit any more
-    #[arg(long, value_name = "SIZE", value_parser = amount, hide = true, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = amount, hide = true)]
     pub kernel_memory: Option<i64>,
 
     /// Accepted as runc does; kernels have no such limit any more
-    #[arg(long, value_name = "SIZE", value_parser = amount, hide = true, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = amount, hide = true)]
     pub kernel_memory_tcp: Option<i64>,
 }
 

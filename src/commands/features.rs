@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use ctr_isolation::{capabilities, mount::options};
+use ctr_runtime::hooks;
 use oci_spec::runtime::{
     ApparmorBuilder, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeature,
     LinuxFeatureBuilder, LinuxNamespaceType as Namespace, LinuxSeccompAction as Action, MemoryPolicyBuilder,
@@ -30,7 +31,7 @@ pub fn features() -> Result<Features> {
     Ok(FeaturesBuilder::default()
         .oci_version_min("1.0.0")
         .oci_version_max(SPEC_VERSION)
-        .hooks(strings(&HOOKS))
+        .hooks(strings(&hooks::KINDS))
         .mount_options(options::names().map(str::to_owned).collect::<Vec<_>>())
         .linux(linux()?)
         .annotations(annotations())
@@ -97,9 +98,6 @@ const UNSAFE_ANNOTATIONS: [&str; 8] = [
     "run.oci.seccomp.receiver",
     "run.oci.timens_offset",
 ];
-
-const HOOKS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 const NAMESPACES: [Namespace; 8] = [
     Namespace::Cgroup,

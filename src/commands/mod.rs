@@ -31,6 +31,10 @@ pub mod why;
 use crate::cli::{Global, Verb};
 use anyhow::Result;
 use context::Context;
+use ctr_isolation::sys::fs::{read_bounded, read_to_end};
+use ctr_runtime::bundle::TEXT_MAX;
+use std::io;
+use std::path::Path;
 
 /// Does what `verb` says; the status the program is to end with.
 ///
@@ -39,7 +43,7 @@ use context::Context;
 pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
     match &verb {
         Verb::Completion(flags) => {
-            return Ok(completion::completion(flags, program, &mut std::io::stdout()).map(|()| 0)?);
+            return Ok(completion::completion(flags, program, &mut io::stdout()).map(|()| 0)?);
         }
         Verb::Features(_) => return features::print().map(|()| 0),
         Verb::Spec(flags) => return spec::spec(flags).map(|()| 0),
@@ -55,6 +59,14 @@ pub fn dispatch(global: Global, verb: Verb, program: &str) -> Result<u8> {
             done
         }
         _ => act(&context, &verb, program),
+    }
+}
+
+/// The text of the file `path`, or with `-` of standard input; no more than a configuration may have.
+fn read_named(path: &Path) -> io::Result<Vec<u8>> {
+    match path == Path::new("-") {
+        true => read_to_end(io::stdin().lock(), TEXT_MAX),
+        false => read_bounded(path, TEXT_MAX),
     }
 }
 

@@ -3,8 +3,6 @@
 use super::context::Context;
 use crate::cli::oci::{Mounts, MountsAction};
 use anyhow::{Context as _, Result};
-use ctr_isolation::sys::fs::{read_bounded, read_to_end};
-use ctr_runtime::bundle::TEXT_MAX;
 use ctr_runtime::facts::Facts;
 use ctr_runtime::mounts::parse;
 use ctr_runtime::state::absolute;
@@ -18,11 +16,8 @@ pub fn mounts(context: &Context, flags: &Mounts) -> Result<()> {
     let container = context.container(&flags.id)?;
     let file = flags.file.display().to_string();
     let what = || format!("read the mounts from {file}");
-    let text = match flags.file == Path::new("-") {
-        true => read_to_end(std::io::stdin().lock(), TEXT_MAX),
-        false => read_bounded(&flags.file, TEXT_MAX),
-    };
-    let (list, warnings) = parse(&text.with_context(what)?, &file).with_context(what)?;
+    let text = super::read_named(&flags.file).with_context(what)?;
+    let (list, warnings) = parse(&text, &file).with_context(what)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

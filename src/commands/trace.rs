@@ -1,11 +1,11 @@
 //! `trace`: what was done to a container, and when.
 
 use super::context::Context;
+use super::why::signal_name;
 use crate::cli::why::Trace;
 use crate::trace::{self, DONE, FAILED, Line};
 use crate::{output, time};
 use anyhow::{Result, bail};
-use ctr_isolation::signal;
 use ctr_runtime::Status;
 use ctr_runtime::container::Container;
 use ctr_runtime::death::Time;
@@ -162,6 +162,5 @@ fn changed(path: &Path) -> Option<Time> {
 }
 
 fn sent_by(number: i32, by: &str) -> String {
-    let name = signal::name(number).unwrap_or_else(|| format!("signal {number}"));
-    format!("`{by}` sent it {name}")
+    format!("`{by}` sent it {}", signal_name(number))
 }

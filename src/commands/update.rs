@@ -3,7 +3,6 @@
 use super::context::Context;
 use crate::cli::limits::Update;
 use anyhow::{Context as _, Result};
-use ctr_isolation::sys::fs::{read_bounded, read_to_end};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::change;
 use oci_spec::runtime::LinuxResources;
@@ -31,15 +30,9 @@ pub fn update(context: &Context, flags: &Update) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<LinuxResources> {
-    // As much as a configuration may have.
-    let most = ctr_runtime::bundle::TEXT_MAX;
-    let read = match path == Path::new("-") {
-        true => read_to_end(std::io::stdin().lock(), most),
-        false => read_bounded(path, most),
-    };
     let file = path.display().to_string();
     let what = || format!("read the limits from {file}");
-    let text = read.with_context(what)?;
+    let text = super::read_named(path).with_context(what)?;
     let (resources, warnings) =
         ctr_runtime::bundle::parse::<LinuxResources>(&text, &file).with_context(what)?;
     for warning in warnings {

@@ -395,7 +395,7 @@ fn amount_json(amount: &Amount) -> Value {
     json!({"limit": amount.limit, "peak": amount.peak, "refused": amount.refused})
 }
 
-fn signal_name(number: i32) -> String {
+pub(super) fn signal_name(number: i32) -> String {
     signal::name(number).unwrap_or_else(|| format!("signal {number}"))
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use ctr_isolation::sys::fs::{Stat, read_bounded, stat};
+use ctr_runtime::hooks;
 use oci_spec::runtime::{
     Hook, Hooks, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
     LinuxDeviceType, Mount,
@@ -142,9 +143,6 @@ struct NamedHook {
     #[serde(flatten)]
     hook: Hook,
 }
-
-const HOOKS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// Reads what `--device` names; `directories` have files of descriptions, of which later ones count for more.
 ///
@@ -334,7 +332,7 @@ fn edit(edits: Edits, devices: &mut Devices) -> Result<()> {
         devices.mounts.push(mount(&destination(&given.container_path)?, kind, &given.host_path, words)?);
     }
     for NamedHook { hook_name, hook } in edits.hooks {
-        if !HOOKS.contains(&hook_name.as_str()) {
+        if !hooks::KINDS.contains(&hook_name.as_str()) {
             bail!("{hook_name:?} is no kind of hooks");
         }
         devices.hooks.push((hook_name, hook));

@@ -115,7 +115,7 @@ pub fn holds(file: &str, value: &str, text: &str) -> bool {
         _ if file.starts_with("blkio.") && value.contains(' ') => device_rate(value, text),
         // No limit, as version 1 says it: more than there can be.
         _ if value == "-1" && file.ends_with("_in_bytes") => {
-            text.parse::<u64>().is_ok_and(|read| read >= 1 << 62)
+            text.parse::<u64>().is_ok_and(|read| read >= v1::UNLIMITED)
         }
         _ if file.starts_with("memory.") && file != "memory.swappiness" || file.starts_with("hugetlb.") => {
             match (value.parse(), text.parse()) {

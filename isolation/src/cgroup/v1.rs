@@ -108,7 +108,7 @@ fn failure(error: &cgroups_rs::error::Error) -> Error {
 }
 
 /// No limit, as version 1 says it: the most pages there can be, in bytes.
-const UNLIMITED: u64 = 1 << 62;
+pub(super) const UNLIMITED: u64 = 1 << 62;
 
 /// What the file `name` of version 2 would read: it is about a controller whose cgroup of version 1 is `dir`. One that
 /// neither version has, or that both have alike, is read as it is.

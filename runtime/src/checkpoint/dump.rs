@@ -9,14 +9,14 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::plan::{self, Plan, ns};
-use crate::state::Status;
+use crate::state::{Status, replace};
 use crate::witness;
 use ctr_isolation::Context;
 use ctr_isolation::root::Root;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const LOG: &str = "dump.log";
@@ -142,9 +142,7 @@ impl Container {
         options.external.extend(nulls.iter().cloned());
         names.extend(nulls);
         let text = serde_json::to_string(&names).map_err(|error| Error::text(error.to_string()))?;
-        let mut file = std::fs::File::options();
-        let file = file.write(true).create(true).truncate(true).mode(0o600).open(images.join(DESCRIPTORS));
-        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        let written = replace(&images.join(DESCRIPTORS), text.as_bytes());
         Ok(written.doing(|| format!("write {DESCRIPTORS}"))?)
     }
 }

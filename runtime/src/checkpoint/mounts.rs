@@ -92,19 +92,12 @@ pub(super) fn saved(
             inside.iter().find(|point| point.id == id && point.target != Path::new("/"))
         })
     };
-    let is_bind = |what: &What| matches!(what, What::Bind { .. });
-    let binds: Vec<&Point> = rootfs
-        .mounts
-        .iter()
-        .filter(|mount| is_bind(&mount.what))
-        .filter_map(|mount| place(&mount.target))
-        .collect();
-    let own: Vec<&Point> = rootfs
-        .mounts
-        .iter()
-        .filter(|mount| matches!(mount.what, What::New { .. }))
-        .filter_map(|mount| place(&mount.target))
-        .collect();
+    let places = |is_meant: fn(&What) -> bool| -> Vec<&Point> {
+        let meant = rootfs.mounts.iter().filter(|mount| is_meant(&mount.what));
+        meant.filter_map(|mount| place(&mount.target)).collect()
+    };
+    let binds = places(|what| matches!(what, What::Bind { .. }));
+    let own = places(|what| matches!(what, What::New { .. }));
     // What came along with a bind mount is on the host, too; what the container has mounted there is not.
     let came_along = |point: &Point| {
         binds.iter().any(|bind| point.target != bind.target && point.target.starts_with(&bind.target))

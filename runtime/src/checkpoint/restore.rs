@@ -103,10 +103,9 @@ impl Making<'_> {
         let plan = self.plan;
         let rootfs =
             plan.init.rootfs.as_ref().ok_or_else(|| Error::text("the container has no root file system"))?;
-        let unit = plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref());
         self.record.resctrl = container::plan_resctrl(&plan.launch, &plan.id)?;
         let mut recording = self.entry.begin()?;
-        let (cgroup, mut dir) = container::take_cgroup(&mut self.record, &mut recording, plan, self.facts)?;
+        let (cgroup, dir) = container::take_cgroup(&mut self.record, &mut recording, plan, self.facts)?;
         self.entry.write_file(file::CONFIG, &bundle.text)?;
         let console = container::connect_console(options)?;
         let place = self.entry.path(ROOT);
@@ -126,22 +125,9 @@ impl Making<'_> {
             Ok((directories, Criu::start(&start)?))
         })?;
         criu.need(false, wanted.common.lazy_pages)?;
-        if let Some(cgroup) = cgroup.as_ref().filter(|_| dir.is_some()) {
-            cgroup.add_v1(criu.pid)?;
-            self.record.above = witness::above(cgroup);
-        }
-        if let (Some(wanted), Some(unit)) = (&plan.cgroup, unit) {
-            let cgroup = confine::start_unit(wanted, unit, criu.pid, &mut self.record, self.facts)?;
-            self.record.above = witness::above(&cgroup);
-            recording.note(&self.record)?;
-            cgroup.create_v1()?;
-            cgroup.add_v1(criu.pid)?;
-            confine::limit(&cgroup, &confine::first_limits(wanted), wanted.best_effort)?;
-            dir = Some(cgroup.open()?);
-        }
-        if let (Some(wanted), Some(dir)) = (&plan.cgroup, &dir) {
-            confine::filter_devices(dir.as_fd(), wanted)?;
-        }
+        let made = cgroup.as_ref().zip(dir);
+        self.record.above = made.iter().flat_map(|(cgroup, _)| witness::above(cgroup)).collect();
+        container::enter_cgroup(criu.pid, made, &mut self.record, &mut recording, plan, self.facts)?;
         let mut request = self.options(wanted, &directories, rootfs, &place)?;
         request.cgroup_roots = cgroup_roots(criu.pid)?;
         request.joined = self.joined_by_path()?;

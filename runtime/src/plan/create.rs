@@ -305,7 +305,7 @@ fn cgroup(
         path: if below {
             facts.own_cgroup.join(&request.id)
         } else {
-            cgroup_path(&given, &request.id, facts)
+            cgroup_path(&given, &request.id, facts.own_cgroup.parent().unwrap_or(Path::new("/")))
         },
         make_room: below.then(|| facts.own_cgroup.clone()),
         unnamed: unit.is_none() && given.as_os_str().is_empty(),
@@ -353,31 +353,20 @@ fn cgroups_v1(files: &[resources::File], given: &Path, request: &Request, old: &
         needed.extend(counting.map(|(name, path)| (name.clone(), path.clone())));
     }
     for own in needed.values_mut() {
-        *own = path_v1(given, &request.id, own);
+        *own = cgroup_path(given, &request.id, own);
     }
     needed
 }
 
-/// Where `cgroupsPath` leads in a hierarchy of version 1 where `own` is our own cgroup.
-pub fn path_v1(given: &Path, id: &str, own: &Path) -> PathBuf {
-    if given.is_absolute() {
-        return clean(given);
-    }
-    let inside = clean(if given.as_os_str().is_empty() { Path::new(id) } else { given });
-    clean(&own.join(inside.strip_prefix("/").unwrap_or(&inside)))
-}
-
 /// Where `cgroupsPath` leads, as runc has it: an absolute path from the mount point, a relative one (and none, which
-/// is the container's name) beside our own cgroup.
-fn cgroup_path(given: &Path, id: &str, facts: &Facts) -> PathBuf {
+/// is the container's name) below `above`: in version 2 what our own cgroup is in, in version 1 that itself.
+pub fn cgroup_path(given: &Path, id: &str, above: &Path) -> PathBuf {
     if given.is_absolute() {
         return clean(given);
     }
-    let name = if given.as_os_str().is_empty() { Path::new(id) } else { given };
     // `..` in a relative path must not lead above.
-    let inside = clean(name);
-    let beside = facts.own_cgroup.parent().unwrap_or(Path::new("/"));
-    clean(&beside.join(inside.strip_prefix("/").unwrap_or(&inside)))
+    let inside = clean(if given.as_os_str().is_empty() { Path::new(id) } else { given });
+    clean(&above.join(inside.strip_prefix("/").unwrap_or(&inside)))
 }
 
 fn unit(
