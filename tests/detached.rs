@@ -289,12 +289,21 @@ fn without_interactive_there_is_no_input() {
     assert_eq!(case.ctr(&["logs", &case.id]).ok(), "end\nover\n");
 }
 
+/// Whether `attach` has been greeted and sleeps until there is something to show.
+fn listens(pid: u32) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut targets = fds.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    targets.any(|target| target.ends_with("anon_inode:[signalfd]")) && stat.contains(") S ")
+}
+
 /// One who is attached and goes away, however, leaves the container and the others as they are.
 #[test]
 fn a_client_that_dies_or_stops_harms_nobody() {
     let case = case!();
     case.detach(&["--interactive"], "while read x; do seq 20000; echo got $x; done");
     let stopped = case.spawn(&["attach", "--no-stdin", &case.id]);
+    wait_for("a client that listens", || listens(stopped.child.id()));
     let mut dying =
         case.command(&["attach", &case.id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     writeln!(dying.stdin.as_mut().unwrap(), "one").unwrap();

@@ -466,3 +466,26 @@ fn a_maker_killed_at_any_moment_leaves_nothing() {
         wait_for("nothing left", || left(&case).is_empty());
     }
 }
+
+/// What runc shows, too: programs look there for what they may use.
+#[test]
+fn a_container_sees_its_own_cgroups_of_version_1() {
+    require_v1!();
+    for own_namespace in [true, false] {
+        let mut case = case!();
+        if own_namespace {
+            case.namespace("cgroup", None);
+        } else {
+            case.without_namespace("cgroup");
+        }
+        case.without_cgroup_path();
+        case.set("/linux/resources", json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 20}}));
+        case.mount("cgroup", "cgroup", "/cg", &["ro", "nosuid", "noexec", "nodev"]);
+        let seen = case.prints(
+            "ls /cg; cat /cg/memory/memory.limit_in_bytes /cg/pids/pids.max; wc -l </cg/memory/cgroup.procs
+            for dir in /cg /cg/memory /cg/unified; do mkdir $dir/x 2>/dev/null && echo made in $dir; done; true",
+        );
+        // The shell and `wc`.
+        assert_eq!(seen, "memory\npids\nunified\n67108864\n20\n2", "own namespace: {own_namespace}");
+    }
+}

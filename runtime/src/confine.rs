@@ -192,7 +192,9 @@ fn memory_held(cgroup: &Cgroup, limit: u64) -> Result<Option<u64>> {
 }
 
 fn too_small(limit: u64) -> String {
-    format!("the memory limit of {} KiB is too small to start this container in", limit / 1024)
+    // The kernel counts pages: less than one is none.
+    let amount = if limit < 4096 { "less than a page".to_owned() } else { format!("{} KiB", limit / 1024) };
+    format!("the memory limit of {amount} is too small to start this container in")
 }
 
 /// Where the limit of memory is small: that the program was not killed while it started.

@@ -63,6 +63,29 @@ eventually() { # COMMAND ...: succeeds within twenty seconds
 	return 1
 }
 
+split() { # [OPTION ...] -- COMMAND ...: into the arrays `options` and `words` of who calls it
+	options=()
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	words=("$@")
+}
+
+four_at_once() { # COMMAND ...: with a number from 1 to 4 behind it, which is to be its status
+	local i got pids=()
+	for i in 1 2 3 4; do
+		"$@" "$i" &
+		pids+=($!)
+	done
+	for i in 1 2 3 4; do
+		got=0
+		wait "${pids[i - 1]}" || got=$?
+		same "$i" "$got"
+	done
+}
+
 make_root() { # the root file system: static busybox
 	local applet
 	mkdir -p "$ROOT"/{bin,dev,etc,mnt,proc,root,sys,tmp}

@@ -28,14 +28,9 @@ shim() { # [OPTION ...] IMAGE ID COMMAND ...
 }
 run() { shim --rm "$@"; }
 background() { # ID [OPTION ...] -- COMMAND ...
-	local id=$1 options=()
-	shift
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	shift
-	shim -d --null-io "${options[@]}" $IMAGE "$id" "$@"
+	local id=$1 options words
+	split "${@:2}"
+	shim -d --null-io "${options[@]}" $IMAGE "$id" "${words[@]}"
 }
 in_systemd() { # ID: options for the other driver
 	echo "--runc-systemd-cgroup --cgroup system.slice:test:$1"
@@ -228,18 +223,8 @@ check_oom_event_systemd() {
 	# shellcheck disable=SC2046
 	oom devours $(in_systemd devours)
 }
-check_many_at_once() {
-	local i pids=()
-	for i in 1 2 3 4; do
-		run $IMAGE "many$i" sh -c "exit $i" &
-		pids+=($!)
-	done
-	for i in 1 2 3 4; do
-		local got=0
-		wait "${pids[i - 1]}" || got=$?
-		same $i $got
-	done
-}
+exits() { run $IMAGE "many$1" sh -c "exit $1"; } # STATUS
+check_many_at_once() { four_at_once exits; }
 check_shim_killed() {
 	# The client finds out; what it can do then is to remove it.
 	background orphan -- sleep 902

@@ -29,14 +29,9 @@ tidy() {
 run() { docker run --rm --network none "$@"; }
 
 background() { # NAME [OPTION ...] -- COMMAND ...: a container that stays
-	local name=$1 options=()
-	shift
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	shift
-	docker run -d --network none --name "$name" "${options[@]}" $IMAGE "$@" >/dev/null
+	local name=$1 options words
+	split "${@:2}"
+	docker run -d --network none --name "$name" "${options[@]}" $IMAGE "${words[@]}" >/dev/null
 }
 
 gone() { docker rm -f "$@" >/dev/null; } # NAME ...
@@ -553,18 +548,8 @@ check_wait_and_events() {
 	has "$(docker events --since 1m --until 0s --filter container=waited --format '{{.Action}}' | xargs)" 'create start die'
 	gone waited
 }
-check_many_at_once() {
-	local i pids=()
-	for i in 1 2 3 4; do
-		run $IMAGE sh -c "exit $i" &
-		pids+=($!)
-	done
-	for i in 1 2 3 4; do
-		local got=0
-		wait "${pids[i - 1]}" || got=$?
-		same $i $got
-	done
-}
+exits() { run $IMAGE sh -c "exit $1"; } # STATUS
+check_many_at_once() { four_at_once exits; }
 
 # BuildKit calls what this variable of the daemon names, by `run` and with a bundle of its own.
 check_build_buildkit() {

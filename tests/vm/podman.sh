@@ -33,14 +33,9 @@ p() { podman "$@"; }
 run() { p run --rm --network none "$@"; }
 
 background() { # NAME [OPTION ...] -- COMMAND ...: a container that stays
-	local name=$1 options=()
-	shift
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	shift
-	p run -d --network none --name "$name" "${options[@]}" $IMAGE "$@" >/dev/null
+	local name=$1 options words
+	split "${@:2}"
+	p run -d --network none --name "$name" "${options[@]}" $IMAGE "${words[@]}" >/dev/null
 }
 
 gone() { # NAME ...: removes what a check has made
@@ -524,18 +519,8 @@ check_checkpoint_tcp() {
 }
 check_system_prune() { p container prune -f >/dev/null; }
 
-check_many_at_once() {
-	local i pids=()
-	for i in 1 2 3 4; do
-		run $IMAGE sh -c "exit $i" &
-		pids+=($!)
-	done
-	for i in 1 2 3 4; do
-		local got=0
-		wait "${pids[i - 1]}" || got=$?
-		same $i $got
-	done
-}
+exits() { run $IMAGE sh -c "exit $1"; } # STATUS
+check_many_at_once() { four_at_once exits; }
 
 # Last: all of the above must have left nothing.
 check_nothing_left() {

@@ -29,15 +29,10 @@ tidy() {
 }
 
 service() { # NAME [OPTION ...] -- COMMAND ...
-	local name=$1 options=()
-	shift
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	shift
+	local name=$1 options words
+	split "${@:2}"
 	docker service create -d --no-resolve-image --name "$name" --restart-delay 1s --stop-grace-period 1s "${options[@]}" \
-		$IMAGE "$@" >/dev/null
+		$IMAGE "${words[@]}" >/dev/null
 }
 gone() { docker service rm "$@" >/dev/null; }
 containers() { docker ps -q --no-trunc -f "label=com.docker.swarm.service.name=$1"; } # SERVICE

@@ -81,7 +81,11 @@ pub fn nested(text: &str) -> Nested {
 pub fn limit(text: &str) -> Option<Limit> {
     match text.trim() {
         "max" => Some(Limit::Unlimited),
-        number => number.parse().ok().map(Limit::Is),
+        // Some files (hugetlb.*) then have the most that there can be.
+        number => number.parse().ok().map(|number| match number {
+            v1::UNLIMITED.. => Limit::Unlimited,
+            number => Limit::Is(number),
+        }),
     }
 }
 

@@ -55,6 +55,20 @@ pub fn directories(wanted: &Paths, own: &Paths) -> Paths {
     wanted.iter().filter_map(directory).collect()
 }
 
+/// The mounted hierarchies that have one of `controllers`: where, and which of them.
+pub fn hierarchies(controllers: &[String]) -> Vec<(PathBuf, Vec<String>)> {
+    let of = |options: &[String]| controllers.iter().filter(|name| options.contains(name)).cloned().collect();
+    let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
+    for mount in mountinfo_self().into_iter().filter(|mount| mount.fs_type.0 == "cgroup") {
+        let names: Vec<String> = of(&mount.super_opts);
+        // One may be mounted twice.
+        if !names.is_empty() && found.iter().all(|(_, others)| *others != names) {
+            found.push((mount.mount_point, names));
+        }
+    }
+    found
+}
+
 /// The controller, by its name in version 1, that the file `file` of either version belongs to.
 pub fn controller_of(file: &str) -> &str {
     match file.split('.').next().unwrap_or_default() {

@@ -1,5 +1,6 @@
 //! Mounts, as data and as the calls that make them below a root.
 
+mod cgroups;
 pub mod copy_up;
 pub mod options;
 
@@ -56,6 +57,13 @@ pub enum What {
         flags: u64,
         /// Start a tmpfs with a copy of what its target held.
         copy_up: bool,
+    },
+    /// The cgroup hierarchies of version 1 that the container has a cgroup of its own in, and version 2 beside them.
+    Cgroups {
+        /// By their controllers.
+        controllers: Vec<String>,
+        /// The container has a cgroup namespace of its own.
+        namespaced: bool,
     },
     /// A change of flags of what is mounted there already.
     Remount {
@@ -147,6 +155,17 @@ impl Mount {
                 call::attach(tree.as_fd(), target.as_fd())?;
                 self.set_propagation(tree.as_fd())?;
                 Ok(late.then_some(tree))
+            }
+            What::Cgroups { controllers, namespaced } => {
+                let target = new_target(root, "tmpfs", &self.target)?;
+                check_target(root, proc, target.as_fd(), None)?;
+                let data = vec!["mode=755".to_owned()];
+                let tree = FileSystem { kind: "tmpfs", source: "tmpfs", flags: 0, data }
+                    .detached(self.set & !attr::RDONLY)?;
+                call::attach(tree.as_fd(), target.as_fd())?;
+                cgroups::fill(self, tree.as_fd(), controllers, *namespaced)?;
+                self.set_propagation(tree.as_fd())?;
+                Ok((self.set & attr::RDONLY != 0).then_some(tree))
             }
             What::Remount { data, flags, bind } => {
                 let target = root.resolve(&self.target)?;
@@ -397,6 +416,9 @@ impl std::fmt::Display for Mount {
             }
             What::New { kind, data, .. } if data.is_empty() => write!(f, "{kind} on {target}"),
             What::New { kind, data, .. } => write!(f, "{kind} on {target} ({})", data.join(",")),
+            What::Cgroups { controllers, .. } => {
+                write!(f, "cgroup on {target} ({}, version 2)", controllers.join(", "))
+            }
             What::Remount { .. } => write!(f, "again on {target} with other flags"),
         }
     }

@@ -97,7 +97,7 @@ pub(super) fn saved(
         meant.filter_map(|mount| place(&mount.target)).collect()
     };
     let binds = places(|what| matches!(what, What::Bind { .. }));
-    let own = places(|what| matches!(what, What::New { .. }));
+    let own = places(|what| matches!(what, What::New { .. } | What::Cgroups { .. }));
     // What came along with a bind mount is on the host, too; what the container has mounted there is not.
     let came_along = |point: &Point| {
         binds.iter().any(|bind| point.target != bind.target && point.target.starts_with(&bind.target))

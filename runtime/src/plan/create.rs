@@ -48,13 +48,23 @@ fn build(
     let (new, join) = namespaces(linux);
     let joined = join.iter().fold(0, |all, (kind, _)| all | kind);
     let user_namespace = (new | joined) & ns::USER != 0;
+    let mut cgroup = cgroup(linux, request, facts, check, warnings);
+    let properties = annotations::unit_properties(spec, check);
+    if let Some(unit) = cgroup.as_mut().and_then(|cgroup| cgroup.unit.as_mut()) {
+        unit.properties = properties;
+    }
     let situation = Situation {
         context: annotations::context_type(spec, check),
         user_namespace,
         prepare: user_namespace && facts.is_root(),
         own_mount_namespace: (new | joined) & ns::MOUNT != 0,
+        old_controllers: cgroup
+            .as_ref()
+            .map(|cgroup| cgroup.v1.keys().cloned().collect())
+            .unwrap_or_default(),
+        own_cgroup_namespace: new & ns::CGROUP != 0,
     };
-    let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, situation, check, warnings);
+    let (rootfs, prepare) = mounts::rootfs(spec, &bundle.dir, request, facts, &situation, check, warnings);
     let ids = (new & ns::USER != 0).then(|| id_maps(linux));
     let groups_allowed = !facts.setgroups_denied
         && (facts.is_root() || !user_namespace || ids.as_ref().is_none_or(|ids| needs_helper(ids, facts)));
@@ -72,11 +82,6 @@ fn build(
     let (affinity, final_affinity) = process::affinity(proc, check);
     let hooks = spec.hooks().clone().unwrap_or_default();
     // Without a cgroup of its own yet, a new cgroup namespace would begin at ours.
-    let mut cgroup = cgroup(linux, request, facts, check, warnings);
-    let properties = annotations::unit_properties(spec, check);
-    if let Some(unit) = cgroup.as_mut().and_then(|cgroup| cgroup.unit.as_mut()) {
-        unit.properties = properties;
-    }
     let late_cgroup = cgroup.as_ref().is_none_or(Cgroup::is_joined_late);
     let unshare_cgroup = new & ns::CGROUP != 0 && late_cgroup;
     let late = ns::TIME | if unshare_cgroup { ns::CGROUP } else { 0 };

@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 use std::path::{Path, PathBuf};
 
 /// What only we, outside a new user namespace, can do for the child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Situation {
     /// The container is in a user namespace that is made or joined for it.
     pub user_namespace: bool,
@@ -25,6 +25,10 @@ pub struct Situation {
     pub own_mount_namespace: bool,
     /// The option by which a mount gets its SELinux label.
     pub context: &'static str,
+    /// The controllers of cgroup version 1 whose hierarchies it has a cgroup of its own in.
+    pub old_controllers: Vec<String>,
+    /// It has a cgroup namespace of its own.
+    pub own_cgroup_namespace: bool,
 }
 
 /// The root file system and the mounts to be prepared for it.
@@ -33,7 +37,7 @@ pub fn rootfs(
     bundle: &Path,
     request: &Request,
     facts: &Facts,
-    situation: Situation,
+    situation: &Situation,
     check: &mut Check,
     warnings: &mut Vec<String>,
 ) -> (Rootfs, Vec<Prepare>) {
@@ -106,15 +110,21 @@ pub fn added(
     check: &mut Check,
     warnings: &mut Vec<String>,
 ) -> (Vec<Mount>, Vec<Prepare>) {
-    let situation =
-        Situation { user_namespace: false, prepare: true, own_mount_namespace: true, context: "context" };
+    let situation = Situation {
+        user_namespace: false,
+        prepare: true,
+        own_mount_namespace: true,
+        context: "context",
+        old_controllers: Vec::new(),
+        own_cgroup_namespace: false,
+    };
     let (mut mounts, mut prepare) = (Vec::new(), Vec::new());
     for (index, given) in list.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
         check.that(given.destination().is_absolute(), &format!("{pointer}/destination"), || {
             "is not absolute".into()
         });
-        let mount = mount(given, &pointer, dir, linux, facts, situation, &mut prepare, check, warnings);
+        let mount = mount(given, &pointer, dir, linux, facts, &situation, &mut prepare, check, warnings);
         let remount = mount.as_ref().is_some_and(|mount| matches!(mount.what, What::Remount { .. }));
         check
             .that(!remount, &format!("{pointer}/options"), || "remount changes nothing that is added".into());
@@ -134,7 +144,7 @@ fn mount(
     bundle: &Path,
     linux: &Linux,
     facts: &Facts,
-    situation: Situation,
+    situation: &Situation,
     prepare: &mut Vec<Prepare>,
     check: &mut Check,
     warnings: &mut Vec<String>,
@@ -181,7 +191,7 @@ fn mount(
         check.that(idmap.is_none(), &format!("{pointer}/options"), || {
             "only a bind mount can be idmapped".into()
         });
-        new_file_system(&kind, &source, &mut options, linux, facts, situation.context)
+        new_file_system(&kind, &source, &mut options, linux, facts, situation)
     };
     Some(Mount {
         target: clean(mount.destination()),
@@ -200,17 +210,23 @@ fn new_file_system(
     options: &mut Options,
     linux: &Linux,
     facts: &Facts,
-    context: &str,
+    situation: &Situation,
 ) -> What {
     let mut data = std::mem::take(&mut options.data);
     // runc's name for whatever cgroup file system the host has.
+    if kind == "cgroup" && !situation.old_controllers.is_empty() {
+        return What::Cgroups {
+            controllers: situation.old_controllers.clone(),
+            namespaced: situation.own_cgroup_namespace,
+        };
+    }
     let kind = if kind == "cgroup" { "cgroup2" } else { kind };
     if kind == "cgroup2" {
         data.clear();
     }
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty() && facts.selinux);
     if let Some(label) = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup2")) {
-        data.push(format!("{context}={label}"));
+        data.push(format!("{}={label}", situation.context));
     }
     What::New {
         kind: kind.into(),
@@ -290,7 +306,7 @@ fn relative_to(range: &options::Range, namespace: &[LinuxIdMapping]) -> Vec<Opti
     ranges
 }
 
-fn devices(linux: &Linux, situation: Situation, check: &mut Check) -> Vec<Device> {
+fn devices(linux: &Linux, situation: &Situation, check: &mut Check) -> Vec<Device> {
     let bind = situation.user_namespace;
     let mut devices: Vec<Device> = Vec::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
