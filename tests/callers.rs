@@ -244,6 +244,24 @@ fn what_hooks_say_goes_where_annotations_want_it() {
     assert_eq!(fs::read_to_string(err).unwrap(), "bad\nbad\n");
 }
 
+/// Others of its user may search it, as with runc.
+#[test]
+fn a_container_has_a_session_keyring_of_its_own() {
+    let mut case = case!();
+    if !Path::new("/proc/keys").exists() {
+        skip!("the kernel shows no keys");
+    }
+    let name = format!("_ses.{}", case.id);
+    case.set("/linux/maskedPaths", json!([])).sh("cat /proc/keys");
+    let keys = case.run().ok();
+    let line = keys.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{name}: {keys}"));
+    assert!(line.contains(" 3f1b0000 "), "{line}");
+    // Another name: the kernel takes its time to remove a keyring.
+    let mut other = case!();
+    other.set("/linux/maskedPaths", json!([])).sh("cat /proc/keys");
+    assert!(!other.run_with(&["--no-new-keyring"]).ok().contains(&format!("_ses.{}", other.id)));
+}
+
 /// `podman run --group-add keep-groups`.
 #[test]
 fn the_caller_s_groups_are_kept_where_an_annotation_says_so() {

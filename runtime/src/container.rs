@@ -165,13 +165,19 @@ impl Container {
         );
         channel.go(&[])?;
         phase!("process told to go on");
-        wait_for_program(&channel).and_then(|()| confine::was_room(&self.record)).map_err(|error| {
-            let bundle = self.bundle().ok();
-            executable::explain(
-                error,
-                bundle.and_then(|bundle| Place::of_spec(&self.record.rootfs, &bundle.spec)),
-            )
-        })?;
+        let no_end = || {
+            self.bundle()
+                .is_ok_and(|bundle| bundle.spec.hooks().as_ref().is_some_and(hooks::may_take_for_ever))
+        };
+        wait_for_program(&channel, no_end).and_then(|()| confine::was_room(&self.record)).map_err(
+            |error| {
+                let bundle = self.bundle().ok();
+                executable::explain(
+                    error,
+                    bundle.and_then(|bundle| Place::of_spec(&self.record.rootfs, &bundle.spec)),
+                )
+            },
+        )?;
         phase!("program runs");
         std::fs::remove_file(self.entry.path(file::START)).doing(|| "mark the container as started")?;
         self.run_poststart()
@@ -504,7 +510,7 @@ fn finish_exec(
     launched.channel.begin(&[])?;
     let (mut terminal, mut ready) = (None, false);
     loop {
-        match launched.channel.listen()? {
+        match listen(&launched.channel, || false)? {
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
                 phase!("process ready");
@@ -796,7 +802,7 @@ fn converse(
     drop(mounts);
     let (mut terminal, mut ready) = (None, false);
     loop {
-        match launched.channel.listen()? {
+        match listen(&launched.channel, || hooks::may_take_for_ever(&plan.hooks))? {
             Message::Hooks => {
                 // The environment is there: to the specification (runtime.md, "Lifecycle") that is `created`.
                 let state = record.oci(Status::Created, pid);
@@ -926,10 +932,31 @@ pub(crate) fn write_outputs(pid: i32, pidfd: &OwnedFd, options: &Options) -> Res
     Ok(written.doing(|| format!("write the pid file {}", path.display()))?)
 }
 
-/// Waits until the container's program runs.
-fn wait_for_program(channel: &Channel) -> Result<()> {
+/// Within which a container's first process, without a hook that may take as long as it likes, does the next step: more
+/// than a slow file system needs, and none that is gone gets in the way for longer.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits for what a process that is not yet the container's program says next.
+fn listen(channel: &Channel, no_end: impl Fn() -> bool) -> Result<Message> {
     loop {
-        match channel.listen()? {
+        match channel.listen_for(PATIENCE)? {
+            Some(message) => return Ok(message),
+            None if no_end() => {}
+            None => {
+                return Err(Error::text(format!(
+                    "the container's first process has not come further for {} s: a file system that does not answer, \
+                     in most cases (of a container that was created, `ctr stuck` shows what it waits for)",
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+    }
+}
+
+/// Waits until the container's program runs.
+fn wait_for_program(channel: &Channel, no_end: impl Fn() -> bool) -> Result<()> {
+    loop {
+        match listen(channel, &no_end)? {
             Message::End => return Ok(()),
             other => fail(other)?,
         }

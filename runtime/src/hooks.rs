@@ -5,7 +5,7 @@ use crate::launch::explain_clone;
 use crate::state::OciState;
 use ctr_isolation::sys::{fs, process};
 use ctr_isolation::{Context, Error, Result};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,6 +50,12 @@ impl Outputs {
         };
         Ok(Outputs { stdout: open("stdout")?, stderr: open("stderr")? })
     }
+}
+
+/// Whether there is a hook inside the container without a time limit.
+pub fn may_take_for_ever(hooks: &Hooks) -> bool {
+    let inside = [hooks.create_container(), hooks.start_container()];
+    inside.into_iter().flatten().flatten().any(|hook| hook.timeout().is_none())
 }
 
 fn run_one(hook: &Hook, state: &OciState, outputs: &Outputs) -> Result<()> {

@@ -19,9 +19,10 @@
 //! After `Ready` a created container goes on with whoever connects to its start socket, in the same words.
 
 use ctr_isolation::sys::hop::Failure;
-use ctr_isolation::sys::socket;
+use ctr_isolation::sys::{process, socket};
 use ctr_isolation::{Error, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// What the child says.
 #[derive(Debug)]
@@ -121,6 +122,17 @@ impl Channel {
         socket::send(self.socket(), &[b"F", said.as_slice()].concat(), &[])
     }
 
+    /// Parent: waits for what the child says next, for so long; `None` when it has said nothing.
+    ///
+    /// # Errors
+    /// As [`Channel::listen`].
+    pub fn listen_for(&self, limit: Duration) -> Result<Option<Message>> {
+        match process::poll(&[self.socket()], Some(limit))? {
+            Some(_) => self.listen().map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Parent: waits for what the child says next.
     ///
     /// # Errors
@@ -172,6 +184,14 @@ mod tests {
         let (parent, child) = Channel::pair().unwrap();
         drop(child);
         assert!(matches!(parent.listen().unwrap(), Message::End));
+    }
+
+    #[test]
+    fn nobody_is_waited_for_for_ever() {
+        let (parent, child) = Channel::pair().unwrap();
+        assert!(parent.listen_for(Duration::from_millis(1)).unwrap().is_none());
+        child.say(&Signal::Ready).unwrap();
+        assert!(matches!(parent.listen_for(Duration::from_secs(10)).unwrap(), Some(Message::Ready)));
     }
 
     /// One that begins at once may fail before it has read what the parent said meanwhile.

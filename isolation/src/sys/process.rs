@@ -684,15 +684,22 @@ pub fn setdomainname(name: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Joins a new session keyring called `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`); returns its serial number.
+/// Joins a new session keyring called `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`), which others of the same user may
+/// search, as with runc: who is in the container by another way shall find its keys.
 ///
 /// # Errors
 /// `ENOSYS` without keyrings, `EDQUOT` when the user has too many keys.
-pub fn join_session_keyring(name: &CStr) -> Result<i64> {
+pub fn join_session_keyring(name: &CStr) -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    const KEYCTL_SETPERM: i32 = 5;
+    // keyrings(7): what a new one grants (all to who possesses it; to its user view, read and link), and search.
+    const PERMISSIONS: u32 = 0x3f1b_0000;
     // SAFETY: the name outlives the call.
     let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    check(ret, || format!("keyctl(JOIN_SESSION_KEYRING, {name:?})"))
+    let keyring = check(ret, || format!("keyctl(JOIN_SESSION_KEYRING, {name:?})"))?;
+    // SAFETY: takes numbers alone.
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, keyring, PERMISSIONS) };
+    check(ret, || format!("keyctl(SETPERM, {name:?})")).map(drop)
 }
 
 /// Brings the loopback interface of our network namespace up.
