@@ -27,6 +27,8 @@ struct Facts {
     has_helpers: bool,
     /// Controllers of cgroup v1 hide those of version 2.
     is_hybrid: bool,
+    /// systemd runs the machine.
+    has_systemd: bool,
     /// `kernel.unprivileged_userns_clone`, `kernel.apparmor_restrict_unprivileged_userns` and
     /// `user.max_user_namespaces`, where the kernel has them.
     userns_clone: Option<u64>,
@@ -59,7 +61,7 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
         () if has("nobody outside") || has("newuidmap") || has("newgidmap") => ids(facts),
         () if has("hands no controller down") => return None,
         () if has("needs the cgroup controller") => controller(text, facts),
-        () if has("make cgroup") && has("permission denied") => delegation(program),
+        () if has("make cgroup") && has("permission denied") => delegation(facts),
         () if has("read the configuration") && has("no such file") => {
             format!("a bundle is a directory with a config.json, named by --bundle; `{program} spec` writes one")
         }
@@ -212,13 +214,19 @@ fn controller(text: &str, facts: &Facts) -> String {
     if let Some(name) = NEVER_DELEGATED.iter().find(is_named) {
         return format!("systemd delegates {name} to nobody: only root can set this limit");
     }
-    delegation(&facts.program)
+    delegation(facts)
 }
 
-fn delegation(program: &str) -> String {
-    format!(
-        "an ordinary user needs a cgroup of its own: `systemd-run --user --scope -p Delegate=yes {program} ...` gives one"
-    )
+fn delegation(facts: &Facts) -> String {
+    let program = &facts.program;
+    match facts.has_systemd {
+        true => format!(
+            "an ordinary user needs a cgroup of its own: `systemd-run --user --scope -p Delegate=yes {program} ...` gives one"
+        ),
+        false => format!(
+            "an ordinary user needs a cgroup of its own, and root can give one: `{program} doctor` tells how"
+        ),
+    }
 }
 
 impl Facts {
@@ -238,6 +246,7 @@ impl Facts {
             has_helpers: is_there("newuidmap") && is_there("newgidmap"),
             is_hybrid: ctr_isolation::cgroup::Hierarchy::find().is_none_or(|found| !found.unified)
                 && Path::new("/sys/fs/cgroup").is_dir(),
+            has_systemd: Path::new("/run/systemd/system").is_dir(),
             userns_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
             max_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
@@ -256,6 +265,7 @@ mod tests {
             root: "/run/ctr".into(),
             user: "alice".into(),
             has_helpers: true,
+            has_systemd: true,
             ..Facts::default()
         }
     }

@@ -807,3 +807,16 @@ fn one_that_waits_for_start_can_be_paused() {
     case.ctr(&["start", &case.id]).ok();
     case.wait_status("stopped");
 }
+
+/// In all hierarchies there is a file of that name.
+#[test]
+fn a_cgroups_path_that_is_a_file_is_refused() {
+    let mut case = case!();
+    if common::cgroup2().is_none() {
+        skip!("no cgroup version 2");
+    }
+    case.set("/linux/cgroupsPath", json!("/cgroup.procs")).sh("true");
+    let error = case.run().err();
+    assert!(error.contains("make cgroup") && error.contains("/cgroup.procs"), "{error}");
+    assert!(common::record(case.dir()).is_none());
+}

@@ -172,7 +172,11 @@ fn a_torn_record_and_a_newer_one_are_told_of() {
     assert!(case.ctr(&["list"]).stderr.contains("newer"), "and hides no other");
     let last = String::from_utf8(whole.clone()).unwrap().lines().last().unwrap().to_owned();
     fs::write(&path, &last[..last.len() - 1]).unwrap();
-    assert_eq!(case.status(), "creating");
+    for verb in ["state", "ps", "limits", "kill", "update"] {
+        let error = case.ctr(&[verb, &case.id]).err();
+        assert!(error.contains("is torn") && error.contains("delete --force"), "{verb}: {error}");
+    }
+    assert!(case.ctr(&["list"]).stderr.contains("is torn"));
     assert!(case.ctr(&["delete", &case.id]).err().contains("--force"));
     // What was told is true: it is all there again with the record.
     let said = case.ctr(&["delete", "--force", &case.id]).stderr;

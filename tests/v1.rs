@@ -467,6 +467,67 @@ fn a_maker_killed_at_any_moment_leaves_nothing() {
     }
 }
 
+/// One that was killed half way has named a cgroup, or made it, and put nobody in.
+#[test]
+fn an_update_makes_up_for_one_that_was_killed() {
+    require_v1!();
+    let mut case = case!();
+    limited(&mut case, json!({"memory": {"limit": 64 << 20}}));
+    case.ctr(&["update", "--pids-limit", "10", &case.id]).ok();
+    let (pid, dir) = (case.pid().to_string(), cgroups(&case, case.pid())["pids"].clone());
+    let above = dir.parent().unwrap().join("cgroup.procs");
+    for is_made in [true, false] {
+        fs::write(&above, &pid).unwrap();
+        if !is_made {
+            fs::remove_dir(&dir).unwrap();
+        }
+        let out = case.ctr(&["limits", &case.id]);
+        assert!(out.status == 3 && out.stdout.contains(&format!("process {pid} is not in")), "{out:?}");
+        case.ctr(&["update", "--pids-limit", "9", &case.id]).ok();
+        check(&case, &[("pids.max", "9")]);
+        case.ctr(&["limits", &case.id]).ok();
+    }
+}
+
+#[test]
+fn updates_beside_a_delete_leave_nothing() {
+    require_v1!();
+    for _ in 0..6 {
+        let mut case = case!();
+        limited(&mut case, json!({"memory": {"limit": 64 << 20}}));
+        let updates: Vec<_> = [["--pids-limit", "7"], ["--cpu-share", "512"], ["--blkio-weight", "100"]]
+            .iter()
+            .map(|[flag, value]| case.spawn(&["update", flag, value, &case.id]))
+            .collect();
+        case.ctr(&["delete", "--force", &case.id]).ok();
+        for update in updates {
+            // Whether it came first or last, it is told.
+            update.wait();
+        }
+        assert_eq!(left(&case), Vec::<PathBuf>::new());
+    }
+}
+
+/// By its file or by a property of its own: the last word counts; and what is no limit is refused.
+#[test]
+fn unified_is_what_is_a_limit() {
+    require_v1!();
+    let mut case = case!();
+    limited(&mut case, json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 30}}));
+    let update = |json: &str| case.ctr_with_input(&["update", "-r", "-", &case.id], json);
+    update(r#"{"unified": {"pids.max": "20", "memory.swap.max": "1048576"}}"#).ok();
+    check(&case, &[("pids.max", "20"), ("memory.memsw.limit_in_bytes", "68157440")]);
+    update(r#"{"pids": {"limit": 25}, "memory": {"swap": 134217728}}"#).ok();
+    check(&case, &[("pids.max", "25"), ("memory.memsw.limit_in_bytes", "134217728")]);
+    case.ctr(&["limits", &case.id]).ok();
+    for bad in [r#"{"freezer.state": "FROZEN"}"#, r#"{"devices.allow": "a"}"#, r#"{"pids.max": ""}"#] {
+        let error = update(&format!(r#"{{"unified": {bad}}}"#)).err();
+        assert!(error.contains("/linux/resources/unified/"), "{bad}: {error}");
+    }
+    let error = update(r#"{"unified": {"cpu.weight": "50"}}"#).err();
+    assert!(error.contains("in version 1 here, does not have this limit"), "{error}");
+}
+
 /// What runc shows, too: programs look there for what they may use.
 #[test]
 fn a_container_sees_its_own_cgroups_of_version_1() {
@@ -483,9 +544,10 @@ fn a_container_sees_its_own_cgroups_of_version_1() {
         case.mount("cgroup", "cgroup", "/cg", &["ro", "nosuid", "noexec", "nodev"]);
         let seen = case.prints(
             "ls /cg; cat /cg/memory/memory.limit_in_bytes /cg/pids/pids.max; wc -l </cg/memory/cgroup.procs
+            wc -l </cg/unified/cgroup.procs
             for dir in /cg /cg/memory /cg/unified; do mkdir $dir/x 2>/dev/null && echo made in $dir; done; true",
         );
-        // The shell and `wc`.
-        assert_eq!(seen, "memory\npids\nunified\n67108864\n20\n2", "own namespace: {own_namespace}");
+        // The shell and `wc`, and nobody else.
+        assert_eq!(seen, "memory\npids\nunified\n67108864\n20\n2\n2", "own namespace: {own_namespace}");
     }
 }

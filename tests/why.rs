@@ -586,6 +586,20 @@ fn a_child_that_was_killed_for_want_of_memory() {
     check(&why(&case), &json!({"cause": "out-of-memory", "exitStatus": 137, "limit": "own", "signal": null}));
 }
 
+/// The first process outlives its child, and then somebody else kills it.
+#[test]
+fn a_kill_from_outside_after_a_child_s_want_of_memory() {
+    require_controller!("memory");
+    let expected = json!({"cause": "signal", "killer": "outside", "signal": "SIGKILL", "limit": "own"});
+    let script = waiting("tail /dev/zero; touch /tmp/over; sleep 1000 & wait");
+    let meanwhile = |case: &Case| {
+        limit_running(case, &[("memory.max", "32M"), ("memory.swap.max", "0")]);
+        wait_for("the child's end", || case.exec(&["test", "-e", "/tmp/over"]).status == 0);
+        kill(Pid::from_raw(pid(case)), Signal::SIGKILL).unwrap();
+    };
+    every_way!(|_: &mut Case| {}, &["sh", "-c", &script], meanwhile, expected);
+}
+
 /// What an engine reaps: the want of memory is to be seen at `delete` all the same.
 #[test]
 fn want_of_memory_under_another_reaper() {

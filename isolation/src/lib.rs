@@ -13,6 +13,7 @@ pub mod error;
 pub mod guard;
 pub mod identity;
 pub mod mount;
+pub mod mountinfo;
 mod netlink;
 pub mod network;
 pub mod personality;

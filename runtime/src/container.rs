@@ -87,14 +87,22 @@ pub struct Container {
 }
 
 impl Container {
-    /// The container `id`. One whose record is torn is all the same found, as `creating`.
+    /// The container `id`. One that has no record yet is found as `creating`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none.
+    /// [`Error::NotFound`] when there is none; that its record is torn.
     pub fn open(store: &Store, id: &str) -> Result<Self> {
         let entry = store.open(id)?;
         let record = entry.record()?;
+        if record.is_none() && entry.is_torn() {
+            return Err(entry.torn());
+        }
         Ok(Self::new(entry, record, id))
+    }
+
+    /// The same, as it is now that the lock is ours: another may have changed it since it was found.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Self::new(self.entry.clone(), self.entry.record()?, &self.record.id))
     }
 
     fn new(entry: Entry, record: Option<Record>, id: &str) -> Self {
@@ -273,8 +281,7 @@ impl Container {
     pub(crate) fn need_cgroup(&self, verb: &str) -> Result<Cgroup> {
         self.cgroup().ok_or_else(|| Error::Unsupported {
             what: format!("{verb} of container {:?}", self.record.id),
-            needs: "it has no cgroup, because none was delegated to the user who made it: start a user session with \
-                    systemd (`systemd-run --user --scope`) and make it there"
+            needs: "it has no cgroup, because none could be had when it was made: `ctr doctor` tells why, and what to do"
                 .into(),
         })
     }
@@ -342,12 +349,13 @@ impl Container {
     /// [`Error::WrongStatus`] unless it has stopped; everything that could not be undone.
     pub fn renew(&self) -> Result<()> {
         let _lock = self.entry.lock()?;
-        let status = self.status();
+        let now = self.again()?;
+        let status = now.status();
         if status != Status::Stopped {
-            return Err(self.wrong_status("renew", status, ""));
+            return Err(now.wrong_status("renew", status, ""));
         }
-        release::undo(&Record { owned: Vec::new(), ..self.record.clone() })?;
-        self.entry.clear(&self.record)
+        release::undo(&Record { owned: Vec::new(), ..now.record.clone() })?;
+        now.entry.clear(&now.record)
     }
 
     fn poststop(&self) -> Vec<Hook> {
@@ -678,6 +686,7 @@ pub(crate) fn take_cgroup(
     plan: &Plan,
     facts: &Facts,
 ) -> Result<(Option<Cgroup>, Option<OwnedFd>)> {
+    let unnamed = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.unnamed);
     loop {
         let cgroup = confine::choose_cgroup(plan, facts)?;
         record.name_cgroup(cgroup.as_ref(), plan.cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_ref()));
@@ -687,7 +696,7 @@ pub(crate) fn take_cgroup(
             return Ok((None, None));
         };
         match made {
-            Err(Error::Failed(cause)) if cause.errno == libc::EEXIST => {
+            Err(Error::Failed(cause)) if unnamed && cause.errno == libc::EEXIST => {
                 // Another of this name was quicker.
                 record.forget_cgroup();
             }

@@ -153,6 +153,14 @@ pub struct Memory {
     pub exhausted_own: u64,
     /// Processes of it that the kernel killed for want of memory.
     pub killed: u64,
+    /// How many of them its first process was seen to outlive.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub outlived: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref)] // serde's wish.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What is counted in pieces or bytes.
@@ -296,7 +304,11 @@ impl Death {
     fn signaled(&self, signal: i32) -> (Cause, Option<Killer>) {
         let killer = match signal {
             _ if self.sent.iter().any(|sent| sent.signal == signal) => Killer::Ctr,
-            libc::SIGKILL if self.killed() > 0 => return (Cause::OutOfMemory, Some(Killer::Kernel)),
+            libc::SIGKILL if self.killed() > self.outlived() => match self.reaped || self.was_alone() {
+                true => return (Cause::OutOfMemory, Some(Killer::Kernel)),
+                // It was one of its processes; which one, and whether the signal came later, nobody has seen.
+                false => Killer::NotObserved,
+            },
             // Where nobody counts to the end, it may have been for want of memory.
             libc::SIGKILL if self.usage.memory.is_some() && !self.early => Killer::Outside,
             libc::SIGKILL => Killer::NotObserved,
@@ -308,6 +320,15 @@ impl Death {
 
     fn killed(&self) -> u64 {
         self.usage.memory.as_ref().map_or(0, |memory| memory.killed)
+    }
+
+    fn outlived(&self) -> u64 {
+        self.usage.memory.as_ref().map_or(0, |memory| memory.outlived)
+    }
+
+    /// There never was another process beside its first one.
+    fn was_alone(&self) -> bool {
+        self.usage.pids.as_ref().is_some_and(|pids| pids.peak == Some(1))
     }
 
     /// Whose limit made the kernel kill. It counts the want where the limit is, and the killing where the process was.
@@ -412,6 +433,7 @@ impl Memory {
             exhausted: self.exhausted + later.exhausted,
             exhausted_own: self.exhausted_own + later.exhausted_own,
             killed: self.killed + later.killed,
+            outlived: self.outlived + later.outlived,
         }
     }
 }
@@ -512,13 +534,18 @@ mod tests {
         Usage { memory: Some(memory), ..Usage::default() }
     }
 
+    fn outlived(outlived: u64, killed: u64) -> Option<Memory> {
+        Some(Memory { exhausted_own: 1, exhausted: 1, killed, outlived, ..Memory::default() })
+    }
+
     fn pids(limit: Option<u64>, peak: u64, refused: u64, refused_own: Option<u64>) -> Usage {
         let pids = Amount { limit, peak: Some(peak), refused, refused_own };
         Usage { pids: Some(pids), ..memory(0, 0, 0) }
     }
 
     fn death(exit: Exit, usage: Usage) -> Death {
-        Death { exit: Some(exit), usage, own_pids: true, above: Some(Above::default()), ..Death::default() }
+        let above = Some(Above::default());
+        Death { reaped: true, exit: Some(exit), usage, own_pids: true, above, ..Death::default() }
     }
 
     fn below(exhausted: u64, death: Death) -> Death {
@@ -600,6 +627,29 @@ mod tests {
                 "by us",
                 sent(libc::SIGKILL, case(killed, memory(0, 0, 0))),
                 verdict(Signal, Some(Killer::Ctr), None),
+            ),
+            (
+                "SIGKILL by another, after one that it has outlived",
+                case(killed, Usage { memory: outlived(1, 1), ..Usage::default() }),
+                verdict(Signal, Some(Killer::Outside), Some(Whose::Own)),
+            ),
+            (
+                "one outlived, and then its own",
+                case(killed, Usage { memory: outlived(1, 2), ..Usage::default() }),
+                kernel(Whose::Own),
+            ),
+            (
+                "one of its processes, as a zombie tells",
+                Death { reaped: false, ..case(killed, memory(1, 1, 1)) },
+                verdict(Signal, Some(Killer::NotObserved), Some(Whose::Own)),
+            ),
+            (
+                "its only process, as a zombie tells",
+                Death {
+                    reaped: false,
+                    ..case(killed, Usage { memory: outlived(0, 1), ..pids(None, 1, 0, None) })
+                },
+                kernel(Whose::Own),
             ),
             (
                 "by us, one killed before",

@@ -5,12 +5,13 @@ use crate::death::{Amount, Usage};
 use crate::error::{Error, Result};
 use crate::plan::validate::Check;
 use crate::plan::{resources, resources_v1};
+use crate::state::Status;
 use ctr_isolation::cgroup::stat::{Counters, Limit, Pressure};
 use ctr_isolation::cgroup::{Cgroup, limit};
 use oci_spec::runtime::LinuxResources;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All about the limits of a container.
 #[derive(Debug, Clone, Serialize)]
@@ -185,7 +186,26 @@ impl Container {
                 cgroup.dir().display()
             )));
         }
-        Ok(table(&self.resources()?, &cgroup, Machine::read()))
+        let mut limits = table(&self.resources()?, &cgroup, Machine::read());
+        if self.status() != Status::Stopped {
+            limits.drift.extend(self.outside(&cgroup));
+        }
+        Ok(limits)
+    }
+
+    /// In which cgroups of version 1 its first process is not: it may have been moved, or was not put in by an `update`
+    /// that was killed.
+    fn outside(&self, cgroup: &Cgroup) -> Vec<Drift> {
+        let is_outside =
+            |dir: &PathBuf| !Cgroup::at(dir).processes().is_ok_and(|pids| pids.contains(&self.record.pid));
+        let outside = cgroup.v1().iter().filter(|(_, dir)| is_outside(dir));
+        outside
+            .map(|(_, dir)| Drift {
+                file: dir.join("cgroup.procs").display().to_string(),
+                requested: self.record.pid.to_string(),
+                found: None,
+            })
+            .collect()
     }
 }
 
@@ -203,6 +223,7 @@ fn table(wanted: &LinuxResources, cgroup: &Cgroup, machine: Machine) -> Limits {
     rows.extend(["cpuset.cpus", "cpuset.mems"].map(|file| table.list(file)));
     rows.extend(cgroup.huge_page_sizes().iter().map(|size| table.hugetlb(size)));
     rows.extend(table.devices().into_iter().map(Some));
+    rows.extend(set.iter().map(|limit| table.other(limit)));
     let named = ["cpu", "memory", "io"].into_iter();
     let pressure =
         named.filter_map(|name| Some((name, cgroup.pressure(&format!("{name}.pressure"))?.into())));
@@ -213,6 +234,21 @@ fn table(wanted: &LinuxResources, cgroup: &Cgroup, machine: Machine) -> Limits {
         pressure: pressure.collect(),
     }
 }
+
+/// Files of limits that have a row for what is in use of them.
+const ROWS: [&str; 11] = [
+    "memory.max",
+    "memory.swap.max",
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "pids.max",
+    "cpu.max",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "io.max",
+];
 
 struct Table<'a> {
     files: &'a [resources::File],
@@ -288,6 +324,26 @@ impl Table<'_> {
             requested,
             applied: Some(effective.trim_end().to_owned()),
             ..Resource::default()
+        })
+    }
+
+    /// One that has no amount in use: a weight, a reservation.
+    fn other(&self, (files, values): &resources::File) -> Option<Resource> {
+        let has_row = |file: &str| {
+            ROWS.contains(&file) || file.starts_with("hugetlb.") || file.starts_with("blkio.throttle.")
+        };
+        let values = values.split('|').chain(std::iter::repeat(values.as_str()));
+        let mut all = files.split('|').zip(values).filter(|(file, _)| !has_row(file));
+        all.find_map(|(file, value)| {
+            let text = self.cgroup.text(file)?;
+            let lines: Vec<&str> = text.lines().collect();
+            Some(Resource {
+                name: file.into(),
+                unit: Unit::List,
+                requested: Some(value.to_owned()),
+                applied: Some(lines.join(", ")),
+                ..Resource::default()
+            })
         })
     }
 

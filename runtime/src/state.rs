@@ -401,7 +401,10 @@ impl Entry {
             }
             other => other?,
         }
-        if self.dir.is_dir() { Ok(dir) } else { Err(self.gone()) }
+        // Removed while we waited, and perhaps made anew.
+        let here = fs::fstat(dir.as_fd())?.id;
+        let is_here = fs::stat(&self.dir).is_ok_and(|there| there.id == here);
+        if is_here { Ok(dir) } else { Err(self.gone()) }
     }
 
     fn name(&self) -> String {
@@ -410,6 +413,21 @@ impl Entry {
 
     fn gone(&self) -> Error {
         Error::NotFound(self.name())
+    }
+
+    /// Whether there is a record that cannot be read, and not only none yet.
+    pub fn is_torn(&self) -> bool {
+        let has_text = std::fs::metadata(self.path(file::STATE)).is_ok_and(|meta| meta.len() > 0);
+        has_text && matches!(self.record(), Ok(None))
+    }
+
+    pub(crate) fn torn(&self) -> Error {
+        Error::text(format!(
+            "the record of container {0:?}, {1}, is torn, so nothing is known of it: `delete --force {0}` removes what there \
+             is, and says what may be left",
+            self.name(),
+            self.path(file::STATE).display()
+        ))
     }
 
     /// Tells what can be told of a container whose record cannot be read, before its directory goes.

@@ -6,6 +6,7 @@
 use crate::container::Container;
 use crate::error::Result;
 use ctr_isolation::cgroup::Cgroup;
+use ctr_isolation::mountinfo;
 use ctr_isolation::seccomp::{self, Arch};
 use ctr_isolation::sys::fs;
 use serde::Serialize;
@@ -245,23 +246,16 @@ fn file(pid: i32, number: u64) -> Option<String> {
         return Some(link);
     }
     let info = fs::read_small(Path::new(&format!("/proc/{pid}/fdinfo/{number}"))).ok()?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
-    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    Some(match mounts.lines().find(|line| line.split(' ').next() == Some(mount)).and_then(on) {
-        Some(on) => format!("{link} on {on}"),
+    let mount = mountinfo::mount_id(&info)?;
+    let points = mountinfo::points(&pid.to_string()).unwrap_or_default();
+    Some(match points.iter().find(|point| point.id == mount) {
+        Some(point) => format!("{link} on {} ({})", point.kind, point.source),
         None => link,
     })
 }
 
-/// The file system of a line of mountinfo: its type, and what is mounted.
-fn on(line: &str) -> Option<String> {
-    let (_, after) = line.split_once(" - ")?;
-    let mut words = after.split(' ');
-    Some(format!("{} ({})", words.next()?, words.next()?))
-}
-
 /// Whether SIGKILL, the ninth, is pending for the process or the thread.
-fn is_killed(status: &str) -> bool {
+pub(crate) fn is_killed(status: &str) -> bool {
     let pending = |name: &str| {
         let mask = status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 << 8 != 0)
@@ -326,8 +320,6 @@ mod tests {
         assert_eq!(functions("[<0>] a_b+0x1/0x2\n[<0>] c+0x3/0x4 [nfs]\n"), ["a_b", "c"]);
         assert!(is_killed("SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
         assert!(is_killed("ShdPnd:\t0000000000000100\n") && !is_killed("SigPnd:\t0000000000000200\n"));
-        let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - fuse sshfs#host rw";
-        assert_eq!(on(line).as_deref(), Some("fuse (sshfs#host)"));
         assert_eq!(system_call("running\n"), (None, None));
     }
 

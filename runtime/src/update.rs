@@ -22,7 +22,13 @@ impl Container {
     /// When they cannot be read.
     pub fn resources(&self) -> Result<LinuxResources> {
         if let Ok(text) = std::fs::read(self.entry.path(file::RESOURCES)) {
-            return serde_json::from_slice(&text).map_err(|error| Error::text(error.to_string()));
+            let path = self.entry.path(file::RESOURCES);
+            return serde_json::from_slice(&text).map_err(|error| {
+                Error::text(format!(
+                    "{}, which has the limits of the last `update`, is damaged: {error} (without it those of `create` count)",
+                    path.display()
+                ))
+            });
         }
         Ok(self
             .bundle()?
@@ -41,6 +47,10 @@ impl Container {
     /// limit that cannot be had.
     pub fn update(&self, change: &LinuxResources, schemata: &[String], facts: &Facts) -> Result<()> {
         let _lock = self.entry.lock()?;
+        self.again()?.update_locked(change, schemata, facts)
+    }
+
+    fn update_locked(&self, change: &LinuxResources, schemata: &[String], facts: &Facts) -> Result<()> {
         let status = self.status();
         if matches!(status, Status::Stopped | Status::Creating) {
             return Err(self.wrong_status("update", status, " (container not running)"));
@@ -48,7 +58,10 @@ impl Container {
         let held = self.resources()?;
         let merged = change::merge(&held, change).map_err(|error| Error::text(error.to_string()))?;
         let (mut check, mut warnings) = (Check::default(), Vec::new());
-        let all = resources_v1::files(&merged, facts.usable_v1(), &mut check, &mut warnings);
+        let all = resources_v1::files(&merged, facts.usable_v1(), &mut check, &mut Vec::new());
+        // Of what held before it has been warned before; and of what makes no sense alone, the sum has been checked.
+        resources_v1::files(change, facts.usable_v1(), &mut Check::default(), &mut warnings);
+        resources::check_unified(change, &mut check);
         let rules = change.devices().as_ref().is_some_and(|rules| !rules.is_empty());
         let filter = rules.then(|| resources::device_filter(change, facts, &mut check)).flatten();
         if !check.problems.is_empty() {
@@ -60,11 +73,11 @@ impl Container {
         let named: Vec<_> = all.iter().filter(|(file, _)| change::concerns(change, file)).cloned().collect();
         if !named.is_empty() || filter.is_some() {
             let before = self.need_cgroup("update")?;
-            let cgroup = self.with_v1(&before, &named, facts)?;
+            let (cgroup, needed) = self.with_v1(&before, &named, facts)?;
             check_usage(&cgroup, change)?;
             let texts = remember(&cgroup, &named);
             let set = self.tell_systemd(&merged).and_then(|()| set_all(&cgroup, &named));
-            let set = set.and_then(|()| gather(&before, &cgroup));
+            let set = set.and_then(|()| gather(&before, &needed));
             if let Err(error) = set {
                 // The reason that is told is the first one.
                 let _ = self.tell_systemd(&held);
@@ -91,12 +104,19 @@ impl Container {
         Ok(systemd::set_unit_properties(confine::bus(&self.record), unit, &properties)?)
     }
 
-    /// The same cgroup, with what `limits` need of version 1 and it has not yet.
-    fn with_v1(&self, cgroup: &Cgroup, limits: &[resources::File], facts: &Facts) -> Result<Cgroup> {
-        let mut missing = resources_v1::needed(limits, facts.usable_v1());
+    /// The same cgroup, with what `limits` need of version 1 and it has not yet; and that part of it. Where it was to have
+    /// it already, whoever made it may have come no further than to say so.
+    fn with_v1(
+        &self,
+        cgroup: &Cgroup,
+        limits: &[resources::File],
+        facts: &Facts,
+    ) -> Result<(Cgroup, v1::Paths)> {
+        let needed = resources_v1::needed(limits, facts.usable_v1());
+        let mut missing = needed.clone();
         missing.retain(|name, _| !cgroup.v1().contains_key(name));
-        if missing.is_empty() {
-            return Ok(cgroup.clone());
+        if needed.is_empty() {
+            return Ok((cgroup.clone(), needed));
         }
         // Where its first process still is, is where its maker was.
         let text = fs::read_small(Path::new(&format!("/proc/{}/cgroup", self.record.pid)))?;
@@ -110,15 +130,16 @@ impl Container {
                 None => cgroup_path(&given, &self.record.id, own),
             };
         }
-        let new = Cgroup::at(cgroup.dir()).with_v1(v1::directories(&missing, &facts.v1));
-        confine::refuse_used(&Cgroup::at(Path::new("")).with_v1(new.v1().clone()))?;
-        let all = cgroup.v1().iter().chain(new.v1()).map(|(name, dir)| (name.clone(), dir.clone())).collect();
-        let whole = Cgroup::at(cgroup.dir()).with_v1(all);
-        if let Some(record) = self.entry.record()? {
-            self.entry.write(&Record { cgroup_v1: whole.v1().clone(), ..record })?;
+        let new = v1::directories(&missing, &facts.v1);
+        confine::refuse_used(&Cgroup::at(Path::new("")).with_v1(new.clone()))?;
+        let all: v1::Paths = cgroup.v1().clone().into_iter().chain(new).collect();
+        if all.len() > cgroup.v1().len() {
+            self.entry.write(&Record { cgroup_v1: all.clone(), ..self.record.clone() })?;
         }
-        new.create_v1()?;
-        Ok(whole)
+        let used = needed.keys().filter_map(|name| all.get_key_value(name));
+        let used: v1::Paths = used.map(|(name, dir)| (name.clone(), dir.clone())).collect();
+        Cgroup::at(cgroup.dir()).with_v1(used.clone()).create_v1()?;
+        Ok((Cgroup::at(cgroup.dir()).with_v1(all), used))
     }
 
     fn set_schemata(&self, lines: &[String]) -> Result<()> {
@@ -153,16 +174,17 @@ fn check_usage(cgroup: &Cgroup, change: &LinuxResources) -> Result<()> {
     }
 }
 
-/// Puts every process of `before` into what `now` has more of version 1.
-fn gather(before: &Cgroup, now: &Cgroup) -> Result<()> {
-    let new = now.v1().iter().filter(|(name, _)| !before.v1().contains_key(*name));
-    let new: v1::Paths = new.map(|(name, dir)| (name.clone(), dir.clone())).collect();
-    let parts = Cgroup::at(before.dir()).with_v1(new.clone());
+/// Puts every process of `cgroup` into those of version 1, where it is not yet.
+fn gather(cgroup: &Cgroup, old: &v1::Paths) -> Result<()> {
+    if old.is_empty() {
+        return Ok(());
+    }
+    let parts = Cgroup::at(cgroup.dir()).with_v1(old.clone());
     // What a process makes meanwhile is where that was.
     for _ in 0..16 {
         let inside = |dir: &PathBuf| Cgroup::at(dir).processes().unwrap_or_default();
-        let inside: Vec<Vec<i32>> = new.values().map(inside).collect();
-        let all = before.processes()?;
+        let inside: Vec<Vec<i32>> = old.values().map(inside).collect();
+        let all = cgroup.processes()?;
         let outside = |pid: &&i32| inside.iter().any(|pids| !pids.contains(pid));
         let outside: Vec<&i32> = all.iter().filter(outside).collect();
         if outside.is_empty() {

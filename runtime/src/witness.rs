@@ -4,6 +4,7 @@
 use crate::container::Container;
 use crate::death::{Above, Amount, Cpu, Death, Exit, Level, Memory, Sent, Usage};
 use crate::state::{self, Entry, Record, file};
+use crate::stuck;
 use ctr_isolation::cgroup::Cgroup;
 use ctr_isolation::cgroup::stat::{self, Counters, Limit};
 use ctr_isolation::sys::fs;
@@ -13,6 +14,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,7 @@ fn memory(read: Read<'_>, whole: bool) -> Option<Memory> {
         exhausted: events("oom"),
         exhausted_own: count(own.as_ref(), "oom"),
         killed: events("oom_kill"),
+        outlived: 0,
     })
 }
 
@@ -203,13 +206,17 @@ impl Container {
     }
 }
 
-/// Looks at a container while it runs, where its cgroup may be gone before its end is known: systemd removes that of a
+/// Looks at a container while it runs: whether its first process outlives others of it that the kernel kills for want of
+/// memory; and at all that is counted, where its cgroup may be gone before its end is known: systemd removes that of a
 /// scope as soon as the last process has left it, and often is the first to be told. The kernel tells us, too, and of
 /// what it counts in the files of events.
 #[derive(Debug, Default)]
 pub struct Watch {
+    /// The first process.
+    pid: i32,
     files: Vec<Watched>,
     saw_end: bool,
+    outlived: u64,
 }
 
 #[derive(Debug)]
@@ -223,15 +230,17 @@ struct Watched {
 
 /// Whether there are processes in it.
 const POPULATED: &str = "cgroup.events";
+/// How many it killed for want of memory.
+const KILLS: &str = "memory.events";
 /// The files that the kernel tells of.
-const POLLED: [&str; 3] = [POPULATED, "memory.events", "pids.events"];
+const POLLED: [&str; 3] = [POPULATED, KILLS, "pids.events"];
 /// What rises and is not told of: seen before the end, it says nothing of the end.
 const UNTOLD: [&str; 4] = ["memory.peak", "pids.peak", "memory.swap.peak", "cpu.stat"];
 /// All that is read; first what cannot be had any other way.
 const READ: [&str; 13] = [
     "memory.peak",
     "pids.peak",
-    "memory.events",
+    KILLS,
     "memory.events.local",
     "pids.events",
     "memory.swap.peak",
@@ -244,19 +253,24 @@ const READ: [&str; 13] = [
     POPULATED,
 ];
 
+/// From when the kernel counts one that it kills until the signal is sent: much longer than it takes.
+const AFTER_A_KILL: Duration = Duration::from_millis(5);
+
 impl Watch {
-    /// Begins to, where there is a need.
+    /// Begins to.
     pub fn new(container: &Container) -> Self {
-        let cgroup = container.cgroup().filter(|_| container.record.unit.is_some());
-        cgroup.map(|cgroup| Watch::of(&cgroup)).unwrap_or_default()
+        let record = &container.record;
+        let names: &[_] = if record.unit.is_some() { &READ } else { &[KILLS] };
+        container.cgroup().map(|cgroup| Watch::of(&cgroup, names, record.pid)).unwrap_or_default()
     }
 
-    fn of(cgroup: &Cgroup) -> Self {
-        let open = |name| {
+    fn of(cgroup: &Cgroup, names: &[&'static str], pid: i32) -> Self {
+        let open = |name: &&'static str| {
             let file = Some(File::open(cgroup.dir().join(name)).ok()?);
             Some(Watched { name, file, text: None })
         };
-        let mut watch = Watch { files: READ.into_iter().filter_map(open).collect(), saw_end: false };
+        let files = names.iter().filter_map(open).collect();
+        let mut watch = Watch { pid, files, saw_end: false, outlived: 0 };
         watch.look(false);
         watch
     }
@@ -287,11 +301,33 @@ impl Watch {
                 }
             }
         }
+        if !ended {
+            self.see_who_outlives();
+        }
         let is_empty = self.text(POPULATED).is_some_and(|text| text.starts_with("populated 0"));
         if ended || is_empty || is_gone {
             self.saw_end = !is_gone;
             self.files.iter_mut().for_each(|watched| watched.file = None);
         }
+    }
+
+    /// The kernel counts whom it kills, and then kills it.
+    fn see_who_outlives(&mut self) {
+        let killed = self.text(KILLS).map(|text| count(Some(&stat::counters(text)), "oom_kill"));
+        if killed.is_none_or(|killed| killed <= self.outlived) {
+            return;
+        }
+        std::thread::sleep(AFTER_A_KILL);
+        let status = fs::read_small(Path::new(&format!("/proc/{}/status", self.pid))).unwrap_or_default();
+        let lives = status.lines().any(|line| line.starts_with("State:") && !line.contains(['Z', 'X']));
+        if lives && !stuck::is_killed(&status) {
+            self.outlived = killed.unwrap_or_default();
+        }
+    }
+
+    /// How many processes that the kernel killed for want of memory the first one has outlived.
+    pub fn outlived(&self) -> u64 {
+        self.outlived
     }
 
     /// Whether it was all still there when nothing could be counted any more.
@@ -436,6 +472,7 @@ mod tests {
             exhausted: 1,
             exhausted_own: 1,
             killed: 2,
+            outlived: 0,
         };
         for look in [Look::Whole, Look::Brief] {
             let found = usage(&cgroup, look);
@@ -468,7 +505,7 @@ mod tests {
     fn what_was_watched_is_remembered() {
         for (populated, ended) in [("populated 1\n", true), ("populated 0\n", false)] {
             let (dir, write) = limited();
-            let mut watch = Watch::of(&Cgroup::at(dir.path()));
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), &READ, 0);
             assert_eq!(watch.files().count(), 3);
             write("memory.events", "oom 1\noom_kill 1\n");
             watch.look(false);
@@ -487,13 +524,30 @@ mod tests {
         assert_eq!(usage(&Cgroup::at(dir.path()), Look::Whole).memory, None, "it goes as we look");
     }
 
+    #[test]
+    fn who_outlives_others_is_seen() {
+        let (dir, write) = limited();
+        let me = std::process::id() as i32;
+        for (pid, outlived) in [(me, 2), (i32::MAX, 0)] {
+            write("memory.events", "oom 1\noom_kill 0\n");
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), &[KILLS], pid);
+            assert_eq!((watch.files().count(), watch.outlived()), (1, 0));
+            write("memory.events", "oom 1\noom_kill 2\n");
+            watch.look(false);
+            write("memory.events", "oom 1\noom_kill 3\n");
+            watch.look(true);
+            assert_eq!(watch.outlived(), outlived);
+            assert_eq!(watch.last(), Usage::default());
+        }
+    }
+
     /// A peak of before the end is no peak, unless it was at the limit.
     #[test]
     fn peaks_of_before_the_end_are_forgotten() {
         for (exhausted, peak) in [(0, None), (3, Some(8192))] {
             let (dir, write) = limited();
             write("memory.events.local", &format!("oom {exhausted}\n"));
-            let mut watch = Watch::of(&Cgroup::at(dir.path()));
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), &READ, 0);
             for Watched { name, file, .. } in &mut watch.files {
                 // As the kernel does once the cgroup is removed: nothing can be read.
                 *file = Some(File::options().write(true).open(dir.path().join(name)).unwrap());

@@ -82,6 +82,9 @@ impl Context {
         let watched = waited.watch.last();
         death.early = death.usage.memory.is_none() && watched.memory.is_some() && !waited.watch.saw_end();
         death.usage = death.usage.or(watched);
+        if let Some(memory) = &mut death.usage.memory {
+            memory.outlived = waited.watch.outlived();
+        }
         let passed = waited.passed.iter().map(|signal| Sent { signal: *signal, at: now(), by: "run".into() });
         death.sent.extend(passed);
         let killed = Sent { signal: libc::SIGKILL, at: now(), by: "run --timeout".into() };

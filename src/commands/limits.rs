@@ -88,6 +88,11 @@ fn drifted(drift: &Drift) -> String {
         Some(found) => format!(
             "{file} is {found:?}, not {requested:?} as asked for: somebody has changed it (`update` sets it again)\n"
         ),
+        None if file.ends_with("/cgroup.procs") => {
+            format!(
+                "process {requested} is not in {file}: the limits there do not hold for it (`update` puts it in)\n"
+            )
+        }
         None => format!("{file} is not there, so {requested:?} is not in force\n"),
     }
 }

@@ -88,7 +88,10 @@ fn reason(death: &Death, verdict: &Verdict) -> String {
         _ => String::new(),
     };
     match verdict.cause {
-        Cause::Ended => exited,
+        Cause::Ended => match &verdict.limit {
+            Some(whose) => format!("{exited}; {}", out_of_memory(death, whose)),
+            None => exited,
+        },
         Cause::Failed => exited + &shells_meaning(death.exit),
         Cause::OutOfMemory => {
             let why = verdict.limit.as_ref().map(|whose| want(death, whose)).unwrap_or_default();
@@ -140,8 +143,19 @@ fn by_signal(death: &Death, verdict: &Verdict) -> String {
             format!("ended by {name}, which `ctr {by}` {how}")
         }
         Some(Killer::Kernel) => format!("ended by {name} from the kernel{}{dumped}", fault(number)),
+        Some(Killer::Outside) if verdict.limit.is_some() => format!(
+            "killed by {name} from outside: neither ctr sent it, nor the kernel, which had killed {} of it before for want of \
+             memory",
+            processes(death)
+        ),
         Some(Killer::Outside) => {
             format!("killed by {name} from outside: neither ctr sent it, nor the kernel for want of memory")
+        }
+        _ if kill && verdict.limit.is_some() => {
+            let why = verdict.limit.as_ref().map(|whose| out_of_memory(death, whose)).unwrap_or_default();
+            format!(
+                "killed by {name}, which ctr did not send: {why}; whether that was this process, was not observed"
+            )
         }
         _ if kill && death.early => format!(
             "killed by {name}, which ctr did not send; whether the kernel did, for want of memory, was not observed: \
@@ -375,7 +389,7 @@ fn to_json(death: &Death) -> Value {
         "sent": sent,
         "memory": usage.memory.as_ref().map(|memory| json!({
             "limit": memory.limit, "peak": memory.peak, "reached": memory.reached, "exhausted": memory.exhausted,
-            "killed": memory.killed,
+            "killed": memory.killed, "outlived": memory.outlived,
         })),
         "swap": usage.swap.as_ref().map(amount_json),
         "pids": usage.pids.as_ref().map(amount_json),

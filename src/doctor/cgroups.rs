@@ -10,6 +10,7 @@ use ctr_isolation::{
     Error, Result,
     attempt::attempt,
     cgroup::{Cgroup, Hierarchy, v1},
+    mountinfo,
     sys::fs::is_writable,
 };
 
@@ -98,11 +99,17 @@ fn version(host: &Host) -> Finding {
             format!("hybrid: cgroup v2 at {}, with version 1 beside it", mount.display()),
         ),
         None => {
-            let is_old = !host.facts.v1.is_empty();
+            let mounts = mountinfo::points("self").unwrap_or_default();
+            let is_old = mounts.iter().any(|mount| mount.kind == "cgroup");
             let found = if is_old { "cgroup v1 alone" } else { "no cgroups are mounted" };
             let loses = "every limit, pause, and the sure end of all processes of a container";
-            let mend =
-                if is_old { unify(host) } else { host.as_root("mount -t cgroup2 none /sys/fs/cgroup") };
+            let mend = host.as_root(match is_old {
+                // It does no harm beside version 1.
+                true => {
+                    "sh -c 'mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified'"
+                }
+                false => "mount -t cgroup2 none /sys/fs/cgroup",
+            });
             Finding::problem("version", tried, found, loses, mend)
         }
     }

@@ -13,6 +13,7 @@ use std::{
 use ctr_isolation::{
     Context, Error, Result,
     attempt::{attempt, map_root},
+    mountinfo::{self, Point},
     sys::{
         fs::{O_DIRECTORY, O_RDWR, chdir, fd_path, open, statat},
         mount::{self, Change, FsContext, attr},
@@ -33,7 +34,8 @@ pub(super) fn probe(host: &Host, scratch: &io::Result<Scratch>) -> Vec<Finding> 
         Ok(scratch) => scratch.path(),
         Err(error) => return vec![unusable(host, tried, error), loops(host), fuse(host)],
     };
-    let Mount { kind, source, point, .. } = Mount::of(scratch);
+    let Point { kind, source, target, .. } = mount_of(scratch);
+    let point = target.display();
     let found = format!("{} on {kind} ({source} at {point})", host.store.display());
     vec![
         Finding::ok("directory", tried, found),
@@ -60,38 +62,10 @@ fn elsewhere(host: &Host) -> String {
 }
 
 /// The mount that a file is on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Mount {
-    kind: String,
-    source: String,
-    point: String,
-}
-
-impl Mount {
-    fn of(path: &Path) -> Mount {
-        let id = || {
-            let dir = open(path, O_DIRECTORY).ok()?;
-            let number = std::os::fd::AsRawFd::as_raw_fd(&dir);
-            let info = read(&format!("/proc/self/fdinfo/{number}"));
-            info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(|id| id.trim().to_owned())
-        };
-        // Longer than what read_small is for, where there are many mounts.
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        id().and_then(|id| Mount::find(&table, &id)).unwrap_or_default()
-    }
-
-    /// The mount `id` in the text of `/proc/PID/mountinfo`.
-    fn find(table: &str, id: &str) -> Option<Mount> {
-        let line = table.lines().find(|line| line.split(' ').next() == Some(id))?;
-        let (before, after) = line.split_once(" - ")?;
-        let mut after = after.split(' ');
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        Some(Mount {
-            kind: text(after.next()),
-            source: text(after.next()),
-            point: text(before.split(' ').nth(4)),
-        })
-    }
+fn mount_of(path: &Path) -> Point {
+    let id = open(path, O_DIRECTORY).ok().and_then(|dir| mountinfo::mount_of(dir.as_fd()));
+    let points = mountinfo::points("self").unwrap_or_default();
+    points.into_iter().find(|point| Some(point.id) == id).unwrap_or_default()
 }
 
 fn overlay(host: &Host, scratch: &Path, kind: &str) -> Finding {
@@ -225,7 +199,8 @@ fn shift(host: &Host, scratch: &Path, is_root: bool) -> Result<()> {
 }
 
 fn quotas(host: &Host, scratch: &Path) -> Finding {
-    let Mount { kind, source, point } = Mount::of(scratch);
+    let Point { kind, source, target, .. } = mount_of(scratch);
+    let point = target.to_string_lossy();
     let loses = "limits of the disk space and the files of a container or zone";
     if kind == "btrfs" {
         let tried = "looked for qgroups of the file system in /sys/fs/btrfs";
@@ -328,30 +303,5 @@ fn device(host: &Host, path: &str, command: &str) -> String {
     match host.container.as_deref() {
         Some(engine) => format!("{engine} run --device {path} ..."),
         None => host.as_root(command),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mount_of_a_file_is_found() {
-        let table = "22 27 0:21 / /proc rw - proc proc rw\n\
-                     27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard\n\
-                     227 27 0:9 / /a\\040b rw - tmpfs none rw\n";
-        let mount = |kind: &str, source: &str, point: &str| Mount {
-            kind: kind.into(),
-            source: source.into(),
-            point: point.into(),
-        };
-        assert_eq!(Mount::find(table, "27"), Some(mount("ext4", "/dev/vda", "/")));
-        assert_eq!(Mount::find(table, "227"), Some(mount("tmpfs", "none", "/a\\040b")));
-        assert_eq!(Mount::find(table, "2"), None);
-    }
-
-    #[test]
-    fn this_machine_s_own_is_found() {
-        assert_eq!(Mount::of(Path::new("/proc")).kind, "proc");
     }
 }

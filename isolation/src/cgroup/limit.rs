@@ -20,7 +20,12 @@ impl Cgroup {
             let value = &of_whole_disk(file, value);
             match self.write(file, value) {
                 Err(error) if matches!(error.errno, libc::ENOENT | libc::EOPNOTSUPP) => missing = Some(error),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    return Err(match self.range(file, error.errno) {
+                        Some(range) => error.under(range),
+                        None => error,
+                    });
+                }
                 Ok(()) => return self.check_limit(file, value),
             }
         }
@@ -35,10 +40,30 @@ impl Cgroup {
             return Ok(());
         }
         Err(Error::new(format!(
-            "{} reads {:?} after {value:?} was written to it: somebody else writes it, too",
+            "{} reads {:?} after {value:?} was written to it: the kernel makes that of it, or somebody else writes it, too",
             self.path_of(file).display(),
             text.trim_end()
         )))
+    }
+
+    /// What the kernel takes, where all that it says is that it does not take this.
+    fn range(&self, file: &str, errno: i32) -> Option<String> {
+        let text = match (file, errno) {
+            ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", libc::EINVAL) => {
+                "a quota and its period are 1000 µs or more, and a period is a second at most"
+            }
+            ("cpu.max.burst" | "cpu.cfs_burst_us", libc::EINVAL) => "a burst cannot be above the quota",
+            ("pids.max", libc::EINVAL) => "the limit is a number of processes, 4194304 at most, or none",
+            ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", libc::EBUSY) => {
+                "more than that is in use and cannot be taken back"
+            }
+            ("cpuset.cpus" | "cpuset.mems", _) => {
+                let above = self.ancestors().find_map(|above| above.text(&format!("{file}.effective")));
+                return above.map(|list| format!("the cgroup above has {}", list.trim_end()));
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 
     /// Why this cgroup lacks the files of `controller`.

@@ -2,7 +2,7 @@
 //! has a cgroup of its own, as runc has it, and one for version 2.
 
 use super::{FileSystem, Mount};
-use crate::cgroup::v1;
+use crate::cgroup::{self, Hierarchy, v1};
 use crate::sys::fs;
 use crate::sys::mount as call;
 use crate::{Context, Result};
@@ -20,7 +20,8 @@ pub(super) fn fill(
     controllers: &[String],
     namespaced: bool,
 ) -> Result<()> {
-    let own = v1::paths_from_proc(&fs::read_small(Path::new("/proc/self/cgroup"))?);
+    let text = fs::read_small(Path::new("/proc/self/cgroup"))?;
+    let own = v1::paths_from_proc(&text);
     let directories = v1::directories(&own, &own);
     for (place, names) in v1::hierarchies(controllers) {
         let Some(directory) = place.file_name().map(Path::new) else { continue };
@@ -36,7 +37,14 @@ pub(super) fn fill(
             }
         }
     }
-    put(how, tree, Path::new("unified"), &new("cgroup2", &[], how.set)?)
+    let unified = match Hierarchy::find().filter(|_| !namespaced) {
+        Some(hierarchy) => {
+            let own = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
+            call::open_tree(None, hierarchy.cgroup(own).dir(), false)?
+        }
+        None => new("cgroup2", &[], how.set)?,
+    };
+    put(how, tree, Path::new("unified"), &unified)
 }
 
 fn new(kind: &str, names: &[String], attributes: u64) -> Result<OwnedFd> {

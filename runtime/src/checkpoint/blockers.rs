@@ -3,6 +3,7 @@
 use super::dump::Dump;
 use super::look::{Connection, File, Process, Seen};
 use super::rpc::NetworkLock;
+use ctr_isolation::mountinfo::Point;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -131,7 +132,7 @@ fn mounts(seen: &Seen) -> impl Iterator<Item = Found> {
     })
 }
 
-fn is_root(mount: &super::mounts::Point) -> bool {
+fn is_root(mount: &Point) -> bool {
     mount.target == std::path::Path::new("/")
 }
 
@@ -291,7 +292,6 @@ fn socket(seen: &Seen, file: &File, inside: &BTreeSet<u64>, wanted: &Dump) -> Op
 
 #[cfg(test)]
 mod tests {
-    use super::super::mounts::Point;
     use super::*;
 
     const INSIDE: i32 = 7;

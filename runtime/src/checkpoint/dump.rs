@@ -12,6 +12,7 @@ use crate::plan::{self, Plan, ns};
 use crate::state::{Status, replace};
 use crate::witness;
 use ctr_isolation::Context;
+use ctr_isolation::mountinfo;
 use ctr_isolation::root::Root;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -130,11 +131,11 @@ impl Container {
                 options.external.push(format!("{name}[{inode}]:{key}"));
             }
         }
-        let inside = mounts::points(&pid.to_string())?;
+        let inside = mountinfo::points(&pid.to_string())?;
         if plan.launch.new & ns::MOUNT != 0 {
             let root = Root::open(Path::new(&format!("/proc/{pid}/root")))?;
-            let at = |path: &Path| mounts::mount_of(root.resolve(path).ok()?.as_fd());
-            options.external_mounts = mounts::saved(plan, &inside, &mounts::points("self")?, &at);
+            let at = |path: &Path| mountinfo::mount_of(root.resolve(path).ok()?.as_fd());
+            options.external_mounts = mounts::saved(plan, &inside, &mountinfo::points("self")?, &at);
         }
         let mut names: Vec<String> = (0..3).map(|fd| stream(pid, fd)).collect();
         // By runc's reckoning only the first three are standard streams.
@@ -155,7 +156,7 @@ fn stream(pid: i32, fd: i32) -> String {
 
 /// Standard input is often the host's null device, which the container cannot reach by any name. CRIU's name for it, as
 /// a file of somebody else: its mount, and its inode.
-fn foreign_nulls(pids: &[i32], inside: &[mounts::Point]) -> BTreeSet<String> {
+fn foreign_nulls(pids: &[i32], inside: &[mountinfo::Point]) -> BTreeSet<String> {
     let is_foreign = |file: &File| {
         let is_null = file.kind == libc::S_IFCHR && file.device == (1, 3);
         is_null && !inside.iter().any(|point| Some(point.id) == file.mount)

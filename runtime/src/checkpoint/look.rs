@@ -3,10 +3,11 @@
 use super::blockers::{Blocker, judge};
 use super::criu::{self, Start};
 use super::dump::Dump;
-use super::mounts::{self, Point};
+use super::mounts;
 use crate::container::Container;
 use crate::error::Result;
 use crate::plan::ns;
+use ctr_isolation::mountinfo::{self, Point};
 use ctr_isolation::root::Root;
 use ctr_isolation::sockets::{self, Unix};
 use ctr_isolation::sys::fs;
@@ -84,10 +85,10 @@ impl Container {
         let first = self.record.pid;
         let bundle = self.bundle()?;
         let plan = self.plan_again(&bundle)?;
-        let mounts = mounts::points(&first.to_string())?;
+        let mounts = mountinfo::points(&first.to_string())?;
         let root = Root::open(Path::new(&format!("/proc/{first}/root")))?;
-        let at = |path: &Path| mounts::mount_of(root.resolve(path).ok()?.as_fd());
-        let named = mounts::saved(&plan, &mounts, &mounts::points("self")?, &at);
+        let at = |path: &Path| mountinfo::mount_of(root.resolve(path).ok()?.as_fd());
+        let named = mounts::saved(&plan, &mounts, &mountinfo::points("self")?, &at);
         let is_named = |point: &&Point| named.iter().any(|known| Path::new(&known.key) == point.target);
         let outside = mounts.iter().filter(is_named).map(|point| point.id).collect();
         let mut pids = self.processes()?;
@@ -163,7 +164,7 @@ fn file(pid: i32, fd: i32) -> Option<File> {
         inode: stat.ino(),
         links: stat.nlink(),
         size: stat.size(),
-        mount: mounts::mount_id(&info),
+        mount: mountinfo::mount_id(&info),
         locked: info.lines().any(|line| line.starts_with("lock:")),
         protocol: if is_socket { fs::attribute(Path::new(&path), c"system.sockprotoname") } else { None },
     })

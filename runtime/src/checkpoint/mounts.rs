@@ -3,78 +3,18 @@
 use super::rpc::ExternalMount;
 use crate::plan::{Plan, ns};
 use ctr_isolation::mount::{Mount, What};
+use ctr_isolation::mountinfo::Point;
 use ctr_isolation::root::Root;
 use ctr_isolation::rootfs::Rootfs;
 use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::mount as call;
 use ctr_isolation::sys::process;
 use ctr_isolation::{Context, Result};
-use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// What covers a file that nobody inside may read; runc saves it by this name, too.
 const NULL: &str = "/dev/null";
-
-/// A line of `mountinfo` (proc_pid_mountinfo(5)).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Point {
-    pub(super) id: i32,
-    /// The file system: major and minor number.
-    pub(super) device: String,
-    /// What of the file system is mounted.
-    pub(super) root: PathBuf,
-    pub(super) target: PathBuf,
-    pub(super) kind: String,
-}
-
-/// The mounts that process `pid` sees; `self` is us.
-pub(super) fn points(pid: &str) -> Result<Vec<Point>> {
-    let path = format!("/proc/{pid}/mountinfo");
-    let text = std::fs::read_to_string(&path).doing(|| format!("read {path}"))?;
-    Ok(text.lines().filter_map(point).collect())
-}
-
-fn point(line: &str) -> Option<Point> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ');
-    let id = fields.next()?.parse().ok()?;
-    let device = fields.nth(1)?.to_owned();
-    let (root, target) = (unescape(fields.next()?), unescape(fields.next()?));
-    let kind = after.split(' ').next()?.to_owned();
-    Some(Point { id, device, root, target, kind })
-}
-
-/// Blanks and the like are written as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| *first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &more[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = more;
-            }
-        }
-    }
-    OsString::from_vec(bytes).into()
-}
-
-/// The mount that `fd` is on.
-pub(super) fn mount_of(fd: BorrowedFd<'_>) -> Option<i32> {
-    mount_id(&fs::read_small(Path::new(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))).ok()?)
-}
-
-/// The same from the text of a file in `/proc/PID/fdinfo` (proc_pid_fdinfo(5)).
-pub(super) fn mount_id(info: &str) -> Option<i32> {
-    info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-}
 
 /// What of `inside`, the mounts of a container, is not its own, with the name that it is saved by. `at` finds the mount
 /// at a path of the container, and `host` are the mounts that we see.
@@ -212,24 +152,4 @@ fn mount_root(rootfs: &Rootfs, place: &Path) -> Result<()> {
     let tree = call::open_tree(Some(source.as_fd()), Path::new(""), true)?;
     let target = fs::open(place, libc::O_PATH | libc::O_DIRECTORY)?;
     call::attach(tree.as_fd(), target.as_fd())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_mountinfo_is_read() {
-        let line =
-            r"36 35 98:0 /mnt\0401 /a\040b\134c rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
-        let expected = Point {
-            id: 36,
-            device: "98:0".into(),
-            root: "/mnt 1".into(),
-            target: r"/a b\c".into(),
-            kind: "ext3".into(),
-        };
-        assert_eq!(point(line), Some(expected));
-        assert_eq!(point("36 35 98:0"), None);
-    }
 }

@@ -16,6 +16,7 @@ use crate::state::{Entry, Record, Recording, Status, Store, file, start_time};
 use crate::witness;
 use ctr_isolation::Context;
 use ctr_isolation::attempt::attempt;
+use ctr_isolation::mountinfo;
 use ctr_isolation::root::Root;
 use ctr_isolation::rootfs::Rootfs;
 use ctr_isolation::sys::fs::{self, Proc};
@@ -163,7 +164,7 @@ impl Making<'_> {
             evasive_devices: Some(true),
             restore_sibling: Some(true),
             root: Some(place.to_string_lossy().into_owned()),
-            external_mounts: mounts::restored(rootfs, &mounts::points("self")?, &resolve),
+            external_mounts: mounts::restored(rootfs, &mountinfo::points("self")?, &resolve),
             tcp_close: wanted.tcp_close.then_some(true),
             lsm_profile: wanted.lsm_profile.clone(),
             lsm_mount_context: wanted.lsm_mount_context.clone(),

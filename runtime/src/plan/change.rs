@@ -19,7 +19,30 @@ pub fn merge(before: &LinuxResources, change: &LinuxResources) -> serde_json::Re
         memory["swap"] = (-1).into();
     }
     lay("", &change, &mut merged);
-    serde_json::from_value(merged)
+    let mut merged: LinuxResources = serde_json::from_value(merged)?;
+    // A limit has been named in one way before, and in the other now: the last word counts.
+    let over: LinuxResources = serde_json::from_value(change)?;
+    if let Some(mut unified) = merged.unified().clone() {
+        let again = |file: &str| over.unified().as_ref().is_some_and(|unified| unified.contains_key(file));
+        unified.retain(|file, _| again(file) || !takes_the_place_of(&over, file));
+        merged.set_unified((!unified.is_empty()).then_some(unified));
+    }
+    Ok(merged)
+}
+
+/// Whether what `change` names otherwise than by `unified` is all that is in `file`.
+fn takes_the_place_of(change: &LinuxResources, file: &str) -> bool {
+    let swap = change.memory().and_then(|memory| memory.swap()).is_some_and(|swap| swap != 0);
+    match file {
+        // Its limit depends on that of memory, its being limited does not.
+        "memory.swap.max" => swap,
+        "cpu.max.burst" => change.cpu().as_ref().is_some_and(|cpu| cpu.burst().is_some()),
+        _ if file.starts_with("io.") => false,
+        _ => match file.strip_prefix("hugetlb.").and_then(|rest| rest.split('.').next()) {
+            Some(size) => change.hugepage_limits().iter().flatten().any(|limit| limit.page_size() == size),
+            None => is_named(change, file),
+        },
+    }
 }
 
 fn lay(key: &str, over: &Value, under: &mut Value) {
@@ -60,6 +83,14 @@ fn identity(entry: &Value) -> [Option<&Value>; 3] {
 
 /// Whether `change` names the limit that is in `file`, or one that it is worked out from.
 pub fn concerns(change: &LinuxResources, file: &str) -> bool {
+    let unified = |file: &str| change.unified().as_ref().is_some_and(|unified| unified.contains_key(file));
+    // In version 1 the one is part of the other.
+    unified(file)
+        || file == "memory.memsw.limit_in_bytes" && unified("memory.swap.max")
+        || is_named(change, file)
+}
+
+fn is_named(change: &LinuxResources, file: &str) -> bool {
     let (memory, cpu) = (change.memory().unwrap_or_default(), change.cpu().clone().unwrap_or_default());
     let named = |value: Option<i64>| value.is_some_and(|value| value != 0);
     let quota = named(cpu.quota()) || cpu.period().is_some_and(|period| period != 0);
@@ -83,7 +114,6 @@ pub fn concerns(change: &LinuxResources, file: &str) -> bool {
             cpu.realtime_period().unwrap_or(0) != 0 || named(cpu.realtime_runtime())
         }
         "pids.max" => change.pids().is_some(),
-        _ if change.unified().as_ref().is_some_and(|unified| unified.contains_key(file)) => true,
         _ if file.starts_with("net_") => change.network().is_some(),
         _ if file.starts_with("io.") || file.starts_with("blkio.") => change.block_io().is_some(),
         _ if file.starts_with("hugetlb.") => change.hugepage_limits().is_some(),
@@ -110,6 +140,31 @@ mod tests {
             "blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":16,"rate":3}]},
             "unified":{"memory.high":"7","pids.max":"9"},"devices":[{"allow":false,"access":"rwm"}]}"#;
         assert_eq!(merge(&resources(before), &resources(change)).unwrap(), resources(after));
+    }
+
+    /// However it is named: by its file, or by a property of its own.
+    #[test]
+    fn the_last_word_counts() {
+        let before = resources(
+            r#"{"memory":{"limit":100},"unified":{"memory.swap.max":"0","pids.max":"7","hugetlb.2MB.max":"0","io.max":"x"}}"#,
+        );
+        for (change, left) in [
+            (r#"{"memory":{"limit":120}}"#, 4),
+            (r#"{"memory":{"swap":150}}"#, 3),
+            (r#"{"memory":{"limit":-1}}"#, 3),
+            (r#"{"pids":{"limit":9}}"#, 3),
+            (r#"{"pids":{"limit":9},"unified":{"pids.max":"8"}}"#, 4),
+            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":5}]}"#, 3),
+            (r#"{"hugepageLimits":[{"pageSize":"1GB","limit":5}]}"#, 4),
+            (r#"{"blockIO":{"weight":10}}"#, 4),
+        ] {
+            let merged = merge(&before, &resources(change)).unwrap();
+            assert_eq!(merged.unified().as_ref().unwrap().len(), left, "{change}");
+        }
+        let change = resources(r#"{"unified":{"pids.max":"8","memory.max":"5","memory.swap.max":"5"}}"#);
+        for file in ["pids.max", "memory.max", "memory.swap.max", "memory.memsw.limit_in_bytes"] {
+            assert!(concerns(&change, file), "{file}");
+        }
     }
 
     #[test]

@@ -45,7 +45,18 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
         );
     }
     unified(resources, &mut files, check);
-    files.0
+    last_words(files.0)
+}
+
+/// Of two values for a file the last one; where each line of it is for another device both stay.
+pub(super) fn last_words(files: Vec<File>) -> Vec<File> {
+    let is_whole = |(file, value): &File| file == "cpu.max" || !value.contains(' ');
+    let named_again = |number: usize| {
+        let (one, rest) = (&files[number], &files[number + 1..]);
+        is_whole(one) && rest.iter().any(|later| later.0 == one.0 && is_whole(later))
+    };
+    let kept = (0..files.len()).filter(|number| !named_again(*number));
+    kept.map(|number| files[number].clone()).collect()
 }
 
 /// The program of the device filter that `resources` asks for; `None` where it is of no use.
@@ -340,7 +351,9 @@ fn block_io(io: &LinuxBlockIo, files: &mut Files, check: &mut Check, warnings: &
     ];
     for (devices, key) in throttles {
         for device in devices.iter().flatten() {
-            let rate = if device.rate() == 0 { "max".into() } else { device.rate().to_string() };
+            // To the kernel the most that can be said is none, too.
+            let rate =
+                if matches!(device.rate(), 0 | u64::MAX) { "max".into() } else { device.rate().to_string() };
             files.put("io.max", format!("{}:{} {key}={rate}", device.major(), device.minor()));
         }
     }
@@ -354,13 +367,19 @@ fn unified(resources: &LinuxResources, files: &mut Files, check: &mut Check) {
             && !file.contains('/')
             && !file.starts_with('.')
             && !file.starts_with("cgroup.");
-        check.that(good, &format!("/linux/resources/unified/{}", file.replace('/', "~1")), || {
-            "is not the name of a controller's file".into()
-        });
-        if good {
+        let pointer = format!("/linux/resources/unified/{}", file.replace('/', "~1"));
+        check.that(good, &pointer, || "is not the name of a controller's file".into());
+        let is_value = !value.trim().is_empty() && !value.contains('\0');
+        check.that(is_value, &pointer, || format!("{value:?} is no value that a file could have"));
+        if good && is_value {
             files.put(file, value);
         }
     }
+}
+
+/// Notes what of `unified` is no limit at all.
+pub fn check_unified(resources: &LinuxResources, check: &mut Check) {
+    unified(resources, &mut Files::default(), check);
 }
 
 #[cfg(test)]

@@ -53,9 +53,42 @@ pub fn files(
         }
         rest.set_network(None);
     }
+    refuse_unified(&rest, old, check);
     let mut all = files.0;
     all.extend(resources::files(&rest, check, warnings));
-    all
+    resources::last_words(all)
+}
+
+/// Limits of version 2 by the names of their files: version 1 has some of them as well, and lacks the others.
+const LIMITS: [&str; 15] = [
+    "cpu.idle",
+    "cpu.max",
+    "cpu.max.burst",
+    "cpu.weight",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "io.bfq.weight",
+    "io.max",
+    "io.weight",
+    "memory.high",
+    "memory.low",
+    "memory.max",
+    "memory.min",
+    "memory.swap.max",
+    "pids.max",
+];
+
+/// `unified` is for version 2. What else it names may be there in version 1, and is whatever its controllers can be told
+/// to do (`freezer.state`, `devices.allow`).
+fn refuse_unified(rest: &LinuxResources, old: &Paths, check: &mut Check) {
+    for file in rest.unified().iter().flatten().map(|(file, _)| file) {
+        let controller = controller_of(file);
+        let good =
+            !old.contains_key(controller) || LIMITS.contains(&file.as_str()) || controller == "hugetlb";
+        check.that(good, &format!("/linux/resources/unified/{}", file.replace('/', "~1")), || {
+            format!("is no limit of cgroup version 2, and the controller {controller} is in version 1 here")
+        });
+    }
 }
 
 /// The controllers among `old` that have to do with `files`.
@@ -129,7 +162,8 @@ fn cpu(cpu: &LinuxCpu, files: &mut Files) {
     }
     // An idle cgroup has no weight.
     if let Some(shares) = some(cpu.shares()).filter(|_| cpu.idle().unwrap_or(0) == 0) {
-        files.put("cpu.shares", shares);
+        // So the kernel itself has it.
+        files.put("cpu.shares", shares.clamp(2, 262_144));
     }
     if let Some(period) = some(cpu.period()) {
         files.put("cpu.cfs_period_us", period);
@@ -279,6 +313,10 @@ mod tests {
             (r#"{"memory":{"limit":-2}}"#, "/linux/resources/memory/limit"),
             (r#"{"memory":{"swappiness":101}}"#, "/linux/resources/memory/swappiness"),
             (r#"{"blockIO":{"weight":9}}"#, "/linux/resources/blockIO/weight"),
+            (r#"{"unified":{"blkio.reset_stats":"1"}}"#, "/linux/resources/unified/blkio.reset_stats"),
+            (r#"{"unified":{"memory.force_empty":"1"}}"#, "/linux/resources/unified/memory.force_empty"),
+            (r#"{"unified":{"pids.max":" "}}"#, "/linux/resources/unified/pids.max"),
+            (r#"{"unified":{"pids.max":"5\u0000"}}"#, "/linux/resources/unified/pids.max"),
         ] {
             let mut problems = Check::default();
             let resources = serde_json::from_str(json).unwrap();
