@@ -146,6 +146,8 @@ impl FromStr for Expectation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // After a comma people write a blank.
+        let text = text.trim();
         if let Some((_, what)) = WORDS.iter().find(|(word, _)| *word == text) {
             return Ok(Expectation { text: text.into(), what: *what, how: How::Equal, than: 0.0 });
         }
@@ -361,6 +363,7 @@ mod tests {
             "cpu.throttled>200ms",
             "time<3s",
             "no-refused",
+            " no-refused ",
         ] {
             assert!(judge(good).passed, "{good}: {:?}", judge(good));
         }

@@ -76,11 +76,11 @@ impl Container {
             let (cgroup, needed) = self.with_v1(&before, &named, facts)?;
             check_usage(&cgroup, change)?;
             let texts = remember(&cgroup, &named);
-            let set = self.tell_systemd(&merged).and_then(|()| set_all(&cgroup, &named));
+            let set = self.tell_systemd(&merged, facts).and_then(|()| set_all(&cgroup, &named));
             let set = set.and_then(|()| gather(&before, &needed));
             if let Err(error) = set {
                 // The reason that is told is the first one.
-                let _ = self.tell_systemd(&held);
+                let _ = self.tell_systemd(&held, facts);
                 // Twice, for those that go with another only when that is what it was.
                 for (file, text) in texts.iter().rev().chain(&texts) {
                     let _ = cgroup.write(file, text);
@@ -97,9 +97,9 @@ impl Container {
     }
 
     /// systemd writes what it knows of whenever it reloads.
-    fn tell_systemd(&self, limits: &LinuxResources) -> Result<()> {
+    fn tell_systemd(&self, limits: &LinuxResources, facts: &Facts) -> Result<()> {
         let Some(unit) = &self.record.unit else { return Ok(()) };
-        let files = resources::files(limits, &mut Check::default(), &mut Vec::new());
+        let files = resources_v1::for_systemd(limits, facts.usable_v1());
         let properties = resources::limit_properties(&files);
         Ok(systemd::set_unit_properties(confine::bus(&self.record), unit, &properties)?)
     }

@@ -5,6 +5,7 @@
 . "$(dirname "$0")/checks.sh"
 
 ALONE="nothing_left"
+LIMIT=240 # a container for each step
 IMAGE=localhost/box
 export IMAGE BUILDAH_ISOLATION=oci BUILDAH_RUNTIME=$RUNTIME
 

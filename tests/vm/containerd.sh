@@ -71,8 +71,16 @@ check_exit_not_executable() {
 	has "$output" 'permission denied'
 }
 check_stdin() {
+	mkfifo "$WORK/in"
+	run $IMAGE input cat <"$WORK/in" >"$WORK/out" &
+	local client=$!
+	exec 9>"$WORK/in"
+	echo hello >&9
 	# The client misses an end of its input that comes before the container has started.
-	same hello "$({ echo hello; sleep 5; } | run $IMAGE input cat)"
+	eventually grep -q hello "$WORK/out"
+	exec 9>&-
+	wait "$client"
+	same hello "$(cat "$WORK/out")"
 }
 check_tty() {
 	local out

@@ -55,18 +55,17 @@ pub fn directories(wanted: &Paths, own: &Paths) -> Paths {
     wanted.iter().filter_map(directory).collect()
 }
 
-/// The mounted hierarchies that have one of `controllers`: where, and which of them.
-pub fn hierarchies(controllers: &[String]) -> Vec<(PathBuf, Vec<String>)> {
-    let of = |options: &[String]| controllers.iter().filter(|name| options.contains(name)).cloned().collect();
-    let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
-    for mount in mountinfo_self().into_iter().filter(|mount| mount.fs_type.0 == "cgroup") {
-        let names: Vec<String> = of(&mount.super_opts);
-        // One may be mounted twice.
-        if !names.is_empty() && found.iter().all(|(_, others)| *others != names) {
-            found.push((mount.mount_point, names));
-        }
-    }
-    found
+/// The hierarchies of version 1 that the text of `/proc/PID/cgroup` names, each by all its controllers: it can be mounted
+/// with no less.
+pub fn hierarchies(text: &str) -> impl Iterator<Item = Vec<String>> {
+    let names = text.lines().filter_map(|line| line.split(':').nth(1)).filter(|names| !names.is_empty());
+    names.map(|names| names.split(',').map(str::to_owned).collect())
+}
+
+/// Where the hierarchy with `controller` is mounted, if it is.
+pub fn mount_point(controller: &str) -> Option<PathBuf> {
+    let is_its = |options: &[String]| options.iter().any(|option| option == controller);
+    mountinfo_self().into_iter().find(|mount| is_its(&mount.super_opts)).map(|mount| mount.mount_point)
 }
 
 /// The controller, by its name in version 1, that the file `file` of either version belongs to.
@@ -244,6 +243,10 @@ fn memory_stat(file: &Files<'_>) -> Result<String> {
 /// How much was used, version 2 counts everywhere; version 1 how much was waited.
 fn cpu_stat(cgroup: &Cgroup, file: &Files<'_>) -> Result<String> {
     let mut text = fs::read_small(&cgroup.dir().join("cpu.stat")).unwrap_or_default();
+    // systemd may have removed it already.
+    if let Some(used) = text.is_empty().then(|| file.number("cpuacct.usage").ok()).flatten() {
+        let _ = writeln!(text, "usage_usec {}", used / 1000);
+    }
     for (name, value) in super::stat::counters(&file.text("cpu.stat")?) {
         let _ = match name.as_str() {
             "throttled_time" => writeln!(text, "throttled_usec {}", value / 1000),
@@ -301,6 +304,8 @@ mod tests {
             .map(|(name, path)| (name.to_owned(), path.into()));
         assert_eq!(found, Paths::from(expected));
         assert_eq!(paths_from_proc("0::/user.slice\n"), Paths::new());
+        let hierarchies: Vec<_> = hierarchies("3:cpu,cpuacct:/x\n1:name=systemd:/\n0::/y\n").collect();
+        assert_eq!(hierarchies, [vec!["cpu", "cpuacct"], vec!["name=systemd"]]);
     }
 
     /// The kernel's cgroup-v1 documents; what is not there is not 0.

@@ -23,7 +23,8 @@ pub(super) fn fill(
     let text = fs::read_small(Path::new("/proc/self/cgroup"))?;
     let own = v1::paths_from_proc(&text);
     let directories = v1::directories(&own, &own);
-    for (place, names) in v1::hierarchies(controllers) {
+    for names in v1::hierarchies(&text).filter(|names| names.iter().any(|name| controllers.contains(name))) {
+        let Some(place) = names.first().and_then(|name| v1::mount_point(name)) else { continue };
         let Some(directory) = place.file_name().map(Path::new) else { continue };
         let mount = match directories.get(names.first().map_or("", String::as_str)) {
             Some(source) if !namespaced => call::open_tree(None, source, false)?,

@@ -300,7 +300,7 @@ fn cgroup(
     let below = wanted && ours && facts.delegated == Delegated::Below;
     let limits = || match facts.usable_v1().is_empty() {
         true => files.clone(),
-        false => resources::files(&resources, &mut Check::default(), &mut Vec::new()),
+        false => resources_v1::for_systemd(&resources, facts.usable_v1()),
     };
     let unit = systemd.then(|| unit(&given, &request.id, limits(), facts, check)).flatten();
     let asked_for =

@@ -181,6 +181,7 @@ fn device_limit(value: &str) -> Option<Property> {
 }
 
 const PROPERTIES: &[(&str, &str)] = &[
+    ("cpu.shares", "CPUShares"),
     ("cpu.weight", "CPUWeight"),
     ("io.weight", "IOWeight"),
     ("memory.high", "MemoryHigh"),

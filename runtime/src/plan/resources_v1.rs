@@ -59,6 +59,21 @@ pub fn files(
     resources::last_words(all)
 }
 
+/// The limits that systemd is to know, in the words of version 2, but for CPU shares: what it makes of a weight in version 1
+/// are others.
+pub fn for_systemd(resources: &LinuxResources, old: &Paths) -> Vec<File> {
+    let mut all = resources::files(resources, &mut Check::default(), &mut Vec::new());
+    if old.contains_key("cpu") {
+        all.retain(|(file, _)| file != "cpu.weight");
+        let mut files = Files(all);
+        if let Some(cpu) = resources.cpu() {
+            shares(cpu, &mut files);
+        }
+        all = files.0;
+    }
+    all
+}
+
 /// Limits of version 2 by the names of their files: version 1 has some of them as well, and lacks the others.
 const LIMITS: [&str; 15] = [
     "cpu.idle",
@@ -160,11 +175,7 @@ fn cpu(cpu: &LinuxCpu, files: &mut Files) {
     if let Some(idle) = cpu.idle() {
         files.put("cpu.idle", idle);
     }
-    // An idle cgroup has no weight.
-    if let Some(shares) = some(cpu.shares()).filter(|_| cpu.idle().unwrap_or(0) == 0) {
-        // So the kernel itself has it.
-        files.put("cpu.shares", shares.clamp(2, 262_144));
-    }
+    shares(cpu, files);
     if let Some(period) = some(cpu.period()) {
         files.put("cpu.cfs_period_us", period);
     }
@@ -179,6 +190,15 @@ fn cpu(cpu: &LinuxCpu, files: &mut Files) {
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
         files.put("cpu.rt_runtime_us", runtime);
+    }
+}
+
+fn shares(cpu: &LinuxCpu, files: &mut Files) {
+    // An idle cgroup has no weight.
+    let shares = cpu.shares().filter(|shares| *shares != 0 && cpu.idle().unwrap_or(0) == 0);
+    if let Some(shares) = shares {
+        // So the kernel itself has it.
+        files.put("cpu.shares", shares.clamp(2, 262_144));
     }
 }
 
@@ -284,6 +304,17 @@ mod tests {
                 ("blkio.throttle.write_bps_device", "8:0 9"),
             ],
         );
+    }
+
+    #[test]
+    fn systemd_is_told_shares_where_there_are_shares() {
+        let resources: LinuxResources =
+            serde_json::from_str(r#"{"cpu":{"shares":512},"pids":{"limit":7}}"#).unwrap();
+        let names = |old: &[&str]| {
+            for_systemd(&resources, &self::old(old)).into_iter().map(|(file, _)| file).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["pids"]), ["cpu.weight", "pids.max"]);
+        assert_eq!(names(&["cpu", "pids"]), ["pids.max", "cpu.shares"]);
     }
 
     /// What version 1 has not taken stays with version 2.
