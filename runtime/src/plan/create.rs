@@ -295,8 +295,10 @@ fn cgroup(
     let given = linux.cgroups_path().clone().unwrap_or_default();
     let wanted = request.manager == Manager::Auto && (!files.is_empty() || request.counted);
     let ours = facts.delegated != Delegated::Nowhere && (!facts.is_root() || !facts.systemd);
-    // Of what systemd manages and did not give us, it takes the limits away again when it reloads.
-    let systemd = request.manager == Manager::Systemd || wanted && facts.systemd && !ours;
+    // Of what systemd manages and did not give us, it takes the limits away again when it reloads; not so in version 1, and
+    // what was counted in a scope of that is gone with it before anybody is told.
+    let by_choice = wanted && facts.systemd && !ours && facts.usable_v1().is_empty();
+    let systemd = request.manager == Manager::Systemd || by_choice;
     let below = wanted && ours && facts.delegated == Delegated::Below;
     let limits = || match facts.usable_v1().is_empty() {
         true => files.clone(),
