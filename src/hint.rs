@@ -6,6 +6,7 @@
 use crate::cli::Global;
 use crate::output;
 use crate::settings::Settings;
+use ctr_isolation::sys::fs::programs;
 use ctr_runtime::{Error, Status, Store};
 use std::path::Path;
 
@@ -234,8 +235,7 @@ impl Facts {
         let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
         let (uid, _) = ctr_isolation::sys::process::effective_ids();
         let root = Settings::read(flags).map(|settings| settings.root).unwrap_or_default();
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let is_there = |name: &str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+        let is_there = |name: &str| programs(name).next().is_some();
         Facts {
             program: program.to_owned(),
             names: Store::new(&root).list().unwrap_or_default(),

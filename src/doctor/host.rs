@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use ctr_isolation::attempt::map_root;
 use ctr_isolation::{
     cgroup::systemd::{self, Bus},
-    sys::{fs::read_small, process::prctl},
+    sys::{
+        fs::{access_executable, programs, read_small},
+        process::prctl,
+    },
 };
 use ctr_runtime::facts::Facts;
 
@@ -152,12 +155,8 @@ pub fn quote(text: &str) -> String {
 
 /// Where along PATH, and where root's programs are, the program `name` is.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .map(|directory| directory.join(name))
-        .find(|path| ctr_isolation::sys::fs::access_executable(path).is_ok() && path.is_file())
+    let usual = ["/usr/sbin", "/sbin"].map(|directory| Path::new(directory).join(name));
+    programs(name).chain(usual.into_iter().filter(|path| access_executable(path).is_ok())).next()
 }
 
 /// A small file of the kernel's or the system's; empty where it cannot be read.

@@ -1,7 +1,8 @@
 //! Who calls `run`: what a configuration depends on beside flags and settings.
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use ctr_isolation::sys::fs::programs;
 use nix::unistd::{getegid, geteuid};
 
 use crate::settings;
@@ -44,7 +45,8 @@ impl Caller {
     pub fn of_process() -> Caller {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let can_map = uid != 0 && is_on_path("newuidmap") && is_on_path("newgidmap");
+        let can_map =
+            uid != 0 && ["newuidmap", "newgidmap"].iter().all(|name| programs(name).next().is_some());
         let ranges = |file: &str| {
             let text = if can_map { fs::read_to_string(file).unwrap_or_default() } else { String::new() };
             ranges_of(&text, &user_name(&accounts, uid), uid)
@@ -114,15 +116,6 @@ fn homes(passwd: &str) -> Vec<PathBuf> {
     let accounts = passwd.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from);
     let own = std::env::var_os("HOME").map(PathBuf::from);
     accounts.chain(own).filter(|home| home.is_absolute()).collect()
-}
-
-fn is_on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| is_file(directory.join(program)).unwrap_or(false))
-}
-
-fn is_file(path: PathBuf) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.is_file())
 }
 
 #[cfg(test)]

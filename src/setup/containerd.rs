@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
 use super::{Engine, Found, RUNTIME, Wish, proof};
+use ctr_isolation::sys::fs::programs;
+
 use crate::{doctor::host::find_program, tool::run};
 
 /// The tables on the way to the runtimes, in the second and the third version of the file.
@@ -182,14 +184,13 @@ fn put_back(table: &mut dyn TableLike, key: &str, theirs: Option<Item>) {
 
 /// containerd's own client, which has our name, where it is.
 fn client() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let is_theirs = |file: &PathBuf| {
         let version = run(Command::new(file).arg("--version")).unwrap_or_default();
         version.lines().next().is_some_and(|line| line.contains("containerd"))
     };
-    let mut files =
-        std::env::split_paths(&path).map(|directory| directory.join("ctr")).filter(|file| file.is_file());
-    files.find(is_theirs).context("containerd's client `ctr`, which runs the container, is not along PATH")
+    programs("ctr")
+        .find(is_theirs)
+        .context("containerd's client `ctr`, which runs the container, is not along PATH")
 }
 
 #[cfg(test)]

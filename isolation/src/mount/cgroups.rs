@@ -28,7 +28,7 @@ pub(super) fn fill(
         let Some(directory) = place.file_name().map(Path::new) else { continue };
         let mount = match directories.get(names.first().map_or("", String::as_str)) {
             Some(source) if !namespaced => call::open_tree(None, source, false)?,
-            _ => new("cgroup", &names, how.set)?,
+            _ => new("cgroup", &names)?,
         };
         put(how, tree, directory, &mount)?;
         // Who knows a controller's name finds it where controllers share a hierarchy, too.
@@ -43,15 +43,15 @@ pub(super) fn fill(
             let own = cgroup::path_from_proc(&text).unwrap_or(Path::new("/"));
             call::open_tree(None, hierarchy.cgroup(own).dir(), false)?
         }
-        None => new("cgroup2", &[], how.set)?,
+        None => new("cgroup2", &[])?,
     };
     put(how, tree, Path::new("unified"), &unified)
 }
 
-fn new(kind: &str, names: &[String], attributes: u64) -> Result<OwnedFd> {
+fn new(kind: &str, names: &[String]) -> Result<OwnedFd> {
     let unnamed = names.iter().any(|name| name.starts_with("name="));
     let data = unnamed.then(|| "none".to_owned()).into_iter().chain(names.iter().cloned()).collect();
-    FileSystem { kind, source: kind, flags: 0, data }.detached(attributes)
+    FileSystem { kind, source: kind, flags: 0, data }.detached(0)
 }
 
 fn put(how: &Mount, tree: BorrowedFd<'_>, name: &Path, mount: &OwnedFd) -> Result<()> {

@@ -372,6 +372,13 @@ pub fn access_executable(path: &Path) -> Result<()> {
     check(ret, || format!("faccessat2({path:?}, X_OK)")).map(drop)
 }
 
+/// The files `name` along our `PATH` that we may execute, in its order.
+pub fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = std::env::split_paths(&path).map(|directory| directory.join(name)).collect();
+    places.into_iter().filter(|place| access_executable(place).is_ok() && place.is_file())
+}
+
 /// Whether the file `path` has the extended attribute `name` (getxattr(2)).
 pub fn has_attribute(path: &Path, name: &std::ffi::CStr) -> bool {
     let Ok(path) = cpath(path) else { return false };

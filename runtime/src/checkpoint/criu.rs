@@ -249,9 +249,7 @@ pub(super) fn check_user() -> Result<()> {
 
 /// The program `name`, from our `PATH`.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut places = std::env::split_paths(&path).map(|dir| dir.join(name));
-    places.find(|place| place.is_file() && fs::access_executable(place).is_ok())
+    fs::programs(name).next()
 }
 
 fn become_criu(start: &Start<'_>, program: &Path, socket: &OwnedFd, said: &File) -> Cause {

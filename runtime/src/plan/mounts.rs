@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 use std::path::{Path, PathBuf};
 
 /// What only we, outside a new user namespace, can do for the child.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Situation {
     /// The container is in a user namespace that is made or joined for it.
     pub user_namespace: bool,
@@ -110,14 +110,8 @@ pub fn added(
     check: &mut Check,
     warnings: &mut Vec<String>,
 ) -> (Vec<Mount>, Vec<Prepare>) {
-    let situation = Situation {
-        user_namespace: false,
-        prepare: true,
-        own_mount_namespace: true,
-        context: "context",
-        old_controllers: Vec::new(),
-        own_cgroup_namespace: false,
-    };
+    let situation =
+        Situation { prepare: true, own_mount_namespace: true, context: "context", ..Situation::default() };
     let (mut mounts, mut prepare) = (Vec::new(), Vec::new());
     for (index, given) in list.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
@@ -213,13 +207,13 @@ fn new_file_system(
     situation: &Situation,
 ) -> What {
     let mut data = std::mem::take(&mut options.data);
-    // runc's name for whatever cgroup file system the host has.
     if kind == "cgroup" && !situation.old_controllers.is_empty() {
         return What::Cgroups {
             controllers: situation.old_controllers.clone(),
             namespaced: situation.own_cgroup_namespace,
         };
     }
+    // runc's name for whatever cgroup file system the host has.
     let kind = if kind == "cgroup" { "cgroup2" } else { kind };
     if kind == "cgroup2" {
         data.clear();

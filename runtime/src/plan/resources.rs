@@ -13,6 +13,15 @@ pub type File = (String, String);
 /// Translates limits; what is not named is left alone. Values that make no sense are noted in `check`, what the kernel
 /// no longer has in `warnings`.
 pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<String>) -> Vec<File> {
+    last_words(all_files(resources, check, warnings))
+}
+
+/// The same; what has two names may be there twice.
+pub(super) fn all_files(
+    resources: &LinuxResources,
+    check: &mut Check,
+    warnings: &mut Vec<String>,
+) -> Vec<File> {
     let mut files = Files::default();
     if let Some(memory) = resources.memory() {
         self::memory(memory, &mut files, check, warnings);
@@ -45,7 +54,7 @@ pub fn files(resources: &LinuxResources, check: &mut Check, warnings: &mut Vec<S
         );
     }
     unified(resources, &mut files, check);
-    last_words(files.0)
+    files.0
 }
 
 /// Of two values for a file the last one; where each line of it is for another device both stay.

@@ -55,7 +55,7 @@ pub fn files(
     }
     refuse_unified(&rest, old, check);
     let mut all = files.0;
-    all.extend(resources::files(&rest, check, warnings));
+    all.extend(resources::all_files(&rest, check, warnings));
     resources::last_words(all)
 }
 
