@@ -1,5 +1,6 @@
 //! Undoing everything a record names. What is gone already is no error, and one failure does not stop the rest.
 
+use crate::checkpoint;
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::launch;
@@ -25,6 +26,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything that could not be undone, together.
 pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<(), Error> {
     if let Some(record) = record {
+        checkpoint::end(entry)?;
         undo(record).inspect_err(|_| forget_cgroup(entry, record))?;
     }
     entry.remove()
@@ -53,7 +55,8 @@ pub fn undo(record: &Record) -> std::result::Result<(), Error> {
     // What did not end in time will not now.
     let patience = if killed.is_ok() { KILL_TIMEOUT } else { Duration::ZERO };
     note(killed);
-    if let Some(unit) = &record.unit {
+    // With a slice all that is in it is stopped.
+    if let Some(unit) = record.slice.as_ref().or(record.unit.as_ref()) {
         note(stop_unit(unit, record));
     }
     if let Some(cgroup) = record.own_cgroup() {

@@ -87,6 +87,9 @@ pub struct Record {
     /// Its systemd unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// The slice of that, where it is the container's own: it is stopped with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
     /// The unit is one of the user's own systemd.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user_unit: bool,
@@ -162,6 +165,7 @@ impl Record {
     /// Names the cgroup, or the unit that it will be in, before it is made.
     pub(crate) fn name_cgroup(&mut self, cgroup: Option<&Cgroup>, unit: Option<&Unit>) {
         self.unit = unit.map(|unit| unit.name.clone());
+        self.slice = unit.filter(|unit| unit.own_slice).map(|unit| unit.slice.clone());
         self.user_unit = unit.is_some_and(|unit| unit.user);
         self.cgroup = cgroup.map(|cgroup| cgroup.dir().to_owned());
         self.cgroup_v1 = cgroup.map(|cgroup| cgroup.v1().clone()).unwrap_or_default();
@@ -209,6 +213,8 @@ pub mod file {
     pub const NOTIFY: &str = "notify";
     /// The signals that we sent it, a line each.
     pub const SIGNALS: &str = "signals";
+    /// The CRIU that saves it: its pid and when it started.
+    pub const CRIU: &str = "criu";
     /// Its end has been written down.
     pub const NOTED: &str = "noted";
 }

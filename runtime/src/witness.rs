@@ -224,6 +224,8 @@ struct Watched {
     name: &'static str,
     /// Open all the time, for there may be little of it; closed when it is over.
     file: Option<File>,
+    /// The same file of its slice, which counts what is below and is still there when it is gone.
+    later: Option<File>,
     /// What it read last.
     text: Option<String>,
 }
@@ -261,13 +263,17 @@ impl Watch {
     pub fn new(container: &Container) -> Self {
         let record = &container.record;
         let names: &[_] = if record.unit.is_some() { &READ } else { &[KILLS] };
-        container.cgroup().map(|cgroup| Watch::of(&cgroup, names, record.pid)).unwrap_or_default()
+        let Some(cgroup) = container.cgroup() else { return Watch::default() };
+        let slice = record.slice.as_ref().and_then(|_| cgroup.dir().parent()).map(Cgroup::at);
+        Watch::of(&cgroup, slice.as_ref(), names, record.pid)
     }
 
-    fn of(cgroup: &Cgroup, names: &[&'static str], pid: i32) -> Self {
+    fn of(cgroup: &Cgroup, slice: Option<&Cgroup>, names: &[&'static str], pid: i32) -> Self {
         let open = |name: &&'static str| {
             let file = Some(File::open(cgroup.dir().join(name)).ok()?);
-            Some(Watched { name, file, text: None })
+            let slice = slice.filter(|_| UNTOLD.contains(name) || *name == KILLS);
+            let later = slice.and_then(|slice| File::open(slice.dir().join(name)).ok());
+            Some(Watched { name, file, later, text: None })
         };
         let files = names.iter().filter_map(open).collect();
         let mut watch = Watch { pid, files, saw_end: false, outlived: 0 };
@@ -291,13 +297,23 @@ impl Watch {
             let count = file.read_at(&mut bytes, 0).ok()?;
             Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
         };
-        let mut is_gone = false;
+        let (mut is_gone, mut is_lost) = (false, false);
         for watched in &mut self.files {
-            match watched.file.as_ref().and_then(read) {
-                Some(text) => watched.text = Some(text),
+            if let Some(text) = watched.file.as_ref().and_then(read) {
+                watched.text = Some(text);
+                continue;
+            }
+            is_gone = true;
+            let is_untold = UNTOLD.contains(&watched.name);
+            match watched.later.as_ref().and_then(read) {
+                Some(text) => {
+                    // A last kill that only the slice has seen: whose limit it was is lost.
+                    is_lost |= !is_untold && watched.text.as_ref() != Some(&text);
+                    watched.text = Some(text);
+                }
                 None => {
-                    is_gone = true;
-                    watched.text.take_if(|_| UNTOLD.contains(&watched.name));
+                    is_lost |= is_untold || watched.name == KILLS;
+                    watched.text.take_if(|_| is_untold);
                 }
             }
         }
@@ -306,8 +322,8 @@ impl Watch {
         }
         let is_empty = self.text(POPULATED).is_some_and(|text| text.starts_with("populated 0"));
         if ended || is_empty || is_gone {
-            self.saw_end = !is_gone;
-            self.files.iter_mut().for_each(|watched| watched.file = None);
+            self.saw_end = !is_lost;
+            self.files.iter_mut().for_each(|watched| (watched.file, watched.later) = (None, None));
         }
     }
 
@@ -505,7 +521,7 @@ mod tests {
     fn what_was_watched_is_remembered() {
         for (populated, ended) in [("populated 1\n", true), ("populated 0\n", false)] {
             let (dir, write) = limited();
-            let mut watch = Watch::of(&Cgroup::at(dir.path()), &READ, 0);
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), None, &READ, 0);
             assert_eq!(watch.files().count(), 3);
             write("memory.events", "oom 1\noom_kill 1\n");
             watch.look(false);
@@ -530,7 +546,7 @@ mod tests {
         let me = std::process::id() as i32;
         for (pid, outlived) in [(me, 2), (i32::MAX, 0)] {
             write("memory.events", "oom 1\noom_kill 0\n");
-            let mut watch = Watch::of(&Cgroup::at(dir.path()), &[KILLS], pid);
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), None, &[KILLS], pid);
             assert_eq!((watch.files().count(), watch.outlived()), (1, 0));
             write("memory.events", "oom 1\noom_kill 2\n");
             watch.look(false);
@@ -541,13 +557,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_used_is_read_where_it_is_still_counted() {
+        let ((scope, write_scope), (slice, write)) = (limited(), limited());
+        write_scope("pids.peak", "6\n");
+        for (kills, saw_end) in [(0, true), (1, false)] {
+            let mut watch = Watch::of(&Cgroup::at(scope.path()), Some(&Cgroup::at(slice.path())), &READ, 0);
+            assert_eq!(watch.last().pids.unwrap().peak, Some(6));
+            for Watched { name, file, .. } in &mut watch.files {
+                *file = Some(File::options().write(true).open(scope.path().join(name)).unwrap());
+            }
+            write("memory.events", &format!("oom 0\noom_kill {kills}\n"));
+            watch.look(false);
+            assert_eq!((watch.files().count(), watch.saw_end()), (0, saw_end));
+            let (memory, pids) = (watch.last().memory.unwrap(), watch.last().pids.unwrap());
+            assert_eq!((memory.peak, memory.killed, pids.peak), (Some(4096), kills, Some(7)));
+        }
+    }
+
     /// A peak of before the end is no peak, unless it was at the limit.
     #[test]
     fn peaks_of_before_the_end_are_forgotten() {
         for (exhausted, peak) in [(0, None), (3, Some(8192))] {
             let (dir, write) = limited();
             write("memory.events.local", &format!("oom {exhausted}\n"));
-            let mut watch = Watch::of(&Cgroup::at(dir.path()), &READ, 0);
+            let mut watch = Watch::of(&Cgroup::at(dir.path()), None, &READ, 0);
             for Watched { name, file, .. } in &mut watch.files {
                 // As the kernel does once the cgroup is removed: nothing can be read.
                 *file = Some(File::options().write(true).open(dir.path().join(name)).unwrap());

@@ -2,6 +2,7 @@
 
 use super::rpc::{Features, Kind, Notify, Request, Response};
 use crate::error::{Error, Result};
+use crate::state::{self, Entry, file};
 use ctr_isolation::sys::process::{self, CStrings, Cloned};
 use ctr_isolation::sys::{cstring, fs, socket};
 use ctr_isolation::{Context, Error as Cause};
@@ -19,6 +20,9 @@ const OLDEST: (i32, i32) = (3, 15);
 
 /// How long it may take to undo what it was doing.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it has to notice that nobody waits for it.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// No message of CRIU's is longer.
 const MESSAGE_MAX: usize = 64 << 10;
@@ -183,6 +187,15 @@ impl Criu {
         }
     }
 
+    /// Notes in `entry` which process it is, so that [`end`] finds it when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn note(&self, entry: &Entry) -> Result<()> {
+        let started = state::start_time(self.pid).map_or(0, |(time, _)| time);
+        entry.write_file(file::CRIU, format!("{} {started}", self.pid).as_bytes())
+    }
+
     /// Lets it end.
     ///
     /// # Errors
@@ -230,6 +243,29 @@ impl Drop for Criu {
         }
         let _ = process::wait(self.pidfd.as_fd());
     }
+}
+
+/// Ends the CRIU that saves the container of `entry`. When its caller is killed it undoes what it has done to the
+/// container's processes, unless one of them is killed at the wrong moment: then it waits for that one for ever, and
+/// the kernel keeps it for its tracer.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn end(entry: &Entry) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(entry.path(file::CRIU)) else { return Ok(()) };
+    let noted = text.split_once(' ').and_then(|(pid, time)| Some((pid.parse().ok()?, time.parse().ok()?)));
+    let Some((pid, started)): Option<(i32, u64)> = noted else { return Ok(()) };
+    let Ok(pidfd) = process::pidfd_open(pid) else { return Ok(()) };
+    // Only now: another process may have got the pid before.
+    if state::start_time(pid).is_none_or(|(time, _)| time != started) {
+        return Ok(());
+    }
+    if process::poll(&[pidfd.as_fd()], Some(GRACE))?.is_none() {
+        tracing::debug!("CRIU (process {pid}) still saves the container: it is killed");
+        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL)?;
+        process::poll(&[pidfd.as_fd()], Some(GRACE))?;
+    }
+    Ok(())
 }
 
 /// An ordinary user's containers have a user namespace. There CRIU 4.1, even with `CAP_CHECKPOINT_RESTORE`, is kept from

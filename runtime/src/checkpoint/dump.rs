@@ -65,6 +65,7 @@ impl Container {
         let plan = self.plan_again(&bundle)?;
         let directories = Directories::open(&wanted.common, LOG)?;
         let mut criu = Criu::start(&Start::default())?;
+        criu.note(&self.entry)?;
         let track = wanted.pre_dump || wanted.parent.is_some();
         criu.need(track, wanted.common.lazy_pages)?;
         let mut options = self.options(&wanted, &directories, track);

@@ -11,6 +11,7 @@ mod restore;
 mod rpc;
 
 pub use blockers::Blocker;
+pub(crate) use criu::end;
 pub use dump::Dump;
 pub use restore::{Restore, restore};
 pub use rpc::{CgroupsMode, NetworkLock};

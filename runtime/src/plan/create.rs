@@ -304,7 +304,13 @@ fn cgroup(
         true => files.clone(),
         false => resources_v1::for_systemd(&resources, facts.usable_v1()),
     };
-    let unit = systemd.then(|| unit(&given, &request.id, limits(), facts, check)).flatten();
+    let mut unit = systemd.then(|| unit(&given, &request.id, limits(), facts, check)).flatten();
+    if let Some(unit) =
+        unit.as_mut().filter(|_| given.as_os_str().is_empty() && (by_choice || request.counted))
+        && let Some(slice) = own_slice(&unit.slice, &request.id)
+    {
+        (unit.slice, unit.own_slice) = (slice, true);
+    }
     let asked_for =
         !files.is_empty() || device_filter.is_some() || unit.is_some() || !given.as_os_str().is_empty();
     Some(Cgroup {
@@ -402,12 +408,24 @@ fn unit(
     check.that(slice.ends_with(".slice") && !slice.contains('/'), "/linux/cgroupsPath", || {
         format!("{slice:?} is not the name of a slice")
     });
+    // No character of a unit's name.
+    let name = name.replace('+', "\\x2b");
     let name = if name.ends_with(".slice") {
-        name.to_owned()
+        name
     } else if prefix.is_empty() {
         format!("{name}.scope")
     } else {
         format!("{prefix}-{name}.scope")
     };
-    Some(Unit { slice: slice.into(), name, user, limits, properties: Vec::new() })
+    Some(Unit { slice: slice.into(), own_slice: false, name, user, limits, properties: Vec::new() })
 }
+
+/// The name of a slice in `parent` for the container `id` alone (systemd.slice(5)); `None` when it is too long.
+fn own_slice(parent: &str, id: &str) -> Option<String> {
+    let id = id.replace('-', "\\x2d").replace('+', "\\x2b");
+    let name = format!("{}-ctr\\x2d{id}.slice", parent.strip_suffix(".slice")?);
+    (name.len() <= UNIT_NAME_MAX).then_some(name)
+}
+
+/// No name of a unit is longer (systemd.unit(5)).
+const UNIT_NAME_MAX: usize = 255;

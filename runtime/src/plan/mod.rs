@@ -101,6 +101,9 @@ impl Cgroup {
 pub struct Unit {
     /// The slice it goes into.
     pub slice: String,
+    /// The slice is made for it alone. systemd removes the cgroup of a scope as soon as the last process has left, and
+    /// that of a slice only when it is stopped: there it can still be read what was used.
+    pub own_slice: bool,
     /// Its name, with `.scope`.
     pub name: String,
     /// On the user's own manager instead of the system's.
