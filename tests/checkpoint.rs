@@ -263,7 +263,7 @@ fn a_tree_of_processes_keeps_its_terminal() {
     types(&mut terminal, "one\n", "kept-one-/dev/pts/0");
     let processes = || case.exec(&["ps", "-o", "pid,args"]).ok();
     // Of a busybox's applet that has only begun ps tells that it is one of `exe`.
-    common::wait_for("its applets have begun", || !processes().contains("{exe}"));
+    wait_for("its applets have begun", || !processes().contains("{exe}"));
     let before = processes();
     checkpoint(&case, &[]);
     drop(terminal);
