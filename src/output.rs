@@ -46,6 +46,11 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
     print(&text)
 }
 
+/// The same in one line.
+pub fn json_line(value: &impl Serialize) -> io::Result<()> {
+    print(&(serde_json::to_string(value)? + "\n"))
+}
+
 /// Writes `text` on standard output. That nobody reads on (`ctr list | head -1`) is no error.
 pub fn print(text: &str) -> io::Result<()> {
     print_on(text).map(drop)

@@ -849,3 +849,40 @@ fn run_with_a_terminal_of_its_own() {
     assert_eq!((out.stdout.trim(), out.status), ("/dev/pts/0", 4), "{out:?}");
     std::thread::sleep(Duration::from_millis(1));
 }
+
+/// Hooks run what is in the container.
+#[test]
+fn seccomp_is_for_hooks_inside_too() {
+    let mut case = case!();
+    for privileged in [true, false] {
+        case.set("/process/noNewPrivileges", json!(privileged));
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /made"]}]);
+        case.set("/hooks", json!({"startContainer": hook})).sh("echo ran");
+        assert_eq!(case.run().ok(), "ran\n");
+        fs::remove_dir(case.rootfs().join("made")).unwrap();
+        case.set("/linux/seccomp", profile(json!({"names": MKDIR, "action": "SCMP_ACT_ERRNO"})));
+        let error = case.run().err();
+        assert!(error.contains("startContainer") && error.contains("not permitted"), "{error}");
+        assert!(!case.rootfs().join("made").exists());
+        case.set("/linux/seccomp", json!(null));
+    }
+}
+
+/// Without pivot_root(2) the host's `/proc` is below the container's root, and the kernel would take it for a reason to
+/// let a user namespace inside mount one without masks.
+#[test]
+fn without_pivot_no_whole_proc_can_be_had() {
+    let mut case = case!();
+    require_root!();
+    for set in ["bounding", "permitted", "effective"] {
+        let set = case.config["process"]["capabilities"][set].as_array_mut();
+        // To map root.
+        set.unwrap().push(json!("CAP_SETFCAP"));
+    }
+    case.args(&["unshare", "-mrpf", "sh", "-c", "echo inside; mount -t proc none /proc"]);
+    for flags in [&[][..], &["--no-pivot"]] {
+        let out = case.run_with(flags);
+        assert_eq!((out.status, out.stdout.as_str()), (1, "inside\n"), "{flags:?}: {out:?}");
+        assert!(out.stderr.contains("denied") || out.stderr.contains("permitted"), "{out:?}");
+    }
+}

@@ -7,6 +7,7 @@ mod common;
 use common::{case, require_cgroup, require_root, skip, wait_for};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -819,4 +820,53 @@ fn a_cgroups_path_that_is_a_file_is_refused() {
     let error = case.run().err();
     assert!(error.contains("cgroup /sys/fs/cgroup") && error.contains("/cgroup.procs"), "{error}");
     assert!(common::record(case.dir()).is_none());
+}
+
+/// Nothing that is put into it would ever run.
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    let mut case = case!();
+    case.up();
+    let own = case.cgroup();
+    case.ctr(&["delete", "--force", &case.id]).ok();
+    let Some(own) = own else { skip!("no cgroup is given to this user") };
+    let parent = own.parent().unwrap().join(format!("{}-frozen", case.id));
+    let path =
+        |place: &Path| format!("/{}", place.strip_prefix(common::cgroup2().unwrap()).unwrap().display());
+    if let Err(error) = fs::create_dir(&parent) {
+        skip!(format!("no cgroup beside the container's may be made: {error}"));
+    }
+    fs::write(parent.join("cgroup.freeze"), "1").unwrap();
+    for place in [parent.clone(), parent.join("below")] {
+        case.set("/linux/cgroupsPath", json!(path(&place)));
+        let error = case.run().err();
+        assert!(error.contains("cgroup unexpectedly frozen") && error.contains("-frozen"), "{error}");
+        assert!(!parent.join("below").exists());
+    }
+    fs::remove_dir(&parent).unwrap();
+}
+
+/// Where the first user may be, another one who is root may be, too, without the right to pass by permissions.
+#[test]
+fn a_working_directory_is_entered_before_rights_are_given_up() {
+    let mut case = case!();
+    require_root!();
+    let home = case.rootfs().join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(42), Some(42)).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    case.set("/process/cwd", json!("/home")).set("/process/user", json!({"uid": 42, "gid": 42}));
+    case.set("/process/capabilities", json!({"bounding": [], "effective": [], "permitted": []}));
+    case.up();
+    assert_eq!(case.exec_with(&["--user", "0"], &["pwd"]).ok(), "/home\n");
+}
+
+/// As with runc: 1 may be the program's own.
+#[test]
+fn an_exec_that_fails_ends_with_255() {
+    let mut case = case!();
+    case.up();
+    assert_eq!(case.exec(&["false"]).status, 1);
+    assert_eq!(case.exec(&["no-such-program"]).status, 255);
+    assert_eq!(case.ctr(&["exec", "none", "true"]).status, 255);
 }

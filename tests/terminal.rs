@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Terminal, case, wait_for};
+use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -234,4 +235,23 @@ fn colour_is_for_terminals_only() {
         wait_for("the text", || !terminal.seen().is_empty());
         assert!(!terminal.seen().contains('\x1b'), "{args:?}: {:?}", terminal.seen());
     }
+}
+
+/// As with runc: whoever reads the output of a program with a terminal through a pipe gets lines as they were written.
+#[test]
+fn lines_in_a_pipe_have_no_carriage_return() {
+    let mut case = case!();
+    case.set("/process/terminal", json!(true)).sh("echo a; tty; echo b");
+    assert_eq!(case.run().ok(), "a\n/dev/pts/0\nb\n");
+}
+
+/// The specification's schema asks for no user.
+#[test]
+fn a_process_without_a_user_is_root_s() {
+    let mut case = case!();
+    case.config["process"].as_object_mut().unwrap().remove("user");
+    case.sh("id -u; sleep 1000").up();
+    let file = case.path("process.json");
+    fs::write(&file, r#"{"cwd": "/", "args": ["/bin/sh", "-c", "id -u"]}"#).unwrap();
+    assert_eq!(case.ctr(&["exec", "--process", file.to_str().unwrap(), &case.id]).ok(), "0\n");
 }

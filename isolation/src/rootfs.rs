@@ -2,6 +2,7 @@
 
 use crate::device::{Device, Directory};
 use crate::mount::{self, Mount};
+use crate::mountinfo::{self, Point};
 use crate::root::Root;
 use crate::sys::fs::{self, Proc};
 use crate::sys::mount::{self as call, Change};
@@ -183,7 +184,35 @@ fn pivot() -> Result<()> {
 }
 
 /// The way without pivot_root(2): the mount is moved over `/`. What it covers stays mounted underneath.
+///
+/// It could still be reached, were a new `/proc` or `/sys` to be mounted in a user namespace inside: the kernel allows
+/// that as long as one is wholly visible somewhere, however much the container's own are masked. So the host's go.
 fn move_root(path: &Path) -> Result<()> {
+    let is_whole =
+        |point: &Point| matches!(point.kind.as_str(), "proc" | "sysfs") && point.root == Path::new("/");
+    let (here, all) = (fs::getcwd()?, mountinfo::points("self")?);
+    let is_outside = |point: &Point| !point.target.starts_with(&here);
+    for Point { target, .. } in all.into_iter().filter(|point| is_whole(point) && is_outside(point)) {
+        let doing = || format!("unmount the host's {}", target.display());
+        let mount = match fs::open(&target, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW) {
+            Ok(mount) => mount,
+            // Below another that went before it.
+            Err(error) if error.errno == libc::ENOENT => continue,
+            Err(error) => return Err(error).doing(doing),
+        };
+        match change_propagation(Some(mount.as_fd()), libc::MS_SLAVE | libc::MS_REC) {
+            // It is no mount any more.
+            Err(error) if error.errno == libc::EINVAL => continue,
+            other => other.doing(doing)?,
+        }
+        match call::detach(&target) {
+            // In a user namespace it is locked: then it is covered.
+            Err(error) if matches!(error.errno, libc::EINVAL | libc::EPERM) => {
+                call::mount("tmpfs", &target, "tmpfs", 0, "mode=0").doing(doing)?;
+            }
+            other => other.doing(doing)?,
+        }
+    }
     call::mount(".", Path::new("/"), "", libc::MS_MOVE, "").doing(|| format!("move {path:?} to /"))?;
     fs::chroot(Path::new("."))
 }

@@ -74,6 +74,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], file: &str) -> Result<(T, Vec<Str
     let mut json: Value = serde_json::from_slice(text)
         .map_err(|error| Error::Invalid(vec![Problem::new(file, format!("it is not JSON: {error}"))]))?;
     respell(&mut json);
+    add_user(&mut json);
     let (mut warnings, mut problems) = (Vec::new(), Vec::new());
     loop {
         match serde_path_to_error::deserialize::<_, T>(&json) {
@@ -110,6 +111,14 @@ fn respell(json: &mut Value) {
                 _ => {}
             }
         }
+    }
+}
+
+/// Who is not named is root: the specification's schema does not ask for a user, the library which reads it does.
+fn add_user(json: &mut Value) {
+    let process = if json.get("cwd").is_some() { Some(json) } else { json.get_mut("process") };
+    if let Some(process) = process.and_then(Value::as_object_mut) {
+        process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
     }
 }
 

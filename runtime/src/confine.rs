@@ -75,6 +75,7 @@ pub fn start_unit(
     let same = wanted.v1.keys().map(|name| (name.clone(), path.to_owned())).collect();
     let cgroup = hierarchy.cgroup(path).with_v1(v1::directories(&same, &facts.v1));
     record.name_cgroup(Some(&cgroup), Some(unit));
+    refuse_frozen(&cgroup)?;
     Ok(cgroup)
 }
 
@@ -95,6 +96,10 @@ pub fn make_cgroup(
     facts: &Facts,
 ) -> Result<Option<OwnedFd>> {
     let Some(wanted) = &plan.cgroup else { return Ok(None) };
+    if cgroup.exists() {
+        // It is not ours to remove.
+        refuse_frozen(cgroup).inspect_err(|_| record.forget_cgroup())?;
+    }
     let room = wanted.make_room.as_ref().map_or(Ok(()), |own| {
         let own = facts.hierarchy.as_ref().map(|hierarchy| hierarchy.cgroup(own)).filter(Cgroup::is_full);
         own.map_or(Ok(()), |own| own.make_room(CALLERS))
@@ -127,6 +132,7 @@ pub fn make_cgroup(
             other => other,
         });
     }
+    refuse_frozen(cgroup)?;
     limit(cgroup, &first_limits(wanted), wanted.best_effort)?;
     Ok(Some(dir))
 }
@@ -243,6 +249,19 @@ pub fn refuse_used(cgroup: &Cgroup) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nothing would ever run in a cgroup that is frozen, or below one.
+fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.counters("cgroup.events").is_none_or(|events| events.get("frozen") != Some(&1)) {
+        return Ok(());
+    }
+    let own = cgroup.is_frozen().then(|| cgroup.clone());
+    let frozen = own.or_else(|| cgroup.ancestors().find(Cgroup::is_frozen)).unwrap_or_else(|| cgroup.clone());
+    Err(Error::text(format!(
+        "container's cgroup unexpectedly frozen: somebody has frozen {} (write 0 to its cgroup.freeze to thaw it)",
+        frozen.dir().display()
+    )))
 }
 
 fn used(cgroup: &Cgroup) -> Error {

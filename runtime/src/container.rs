@@ -27,7 +27,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long freezing may take.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -770,8 +770,7 @@ fn listen_for_start(entry: &Entry) -> Result<OwnedFd> {
 }
 
 pub(crate) fn connect_console(options: &Options) -> Result<Option<OwnedFd>> {
-    let connect =
-        |path: &PathBuf| socket::connect(path, Kind::Stream).doing(|| "connect to the console socket");
+    let connect = |path: &PathBuf| connect_soon(path).doing(|| "connect to the console socket");
     Ok(options.console_socket.as_ref().map(connect).transpose()?)
 }
 
@@ -780,9 +779,24 @@ fn connect_listener(bundle: &Bundle) -> Result<Option<OwnedFd>> {
     let path = seccomp
         .and_then(|seccomp| seccomp.listener_path().clone())
         .filter(|path| !path.as_os_str().is_empty());
-    let connect =
-        |path: PathBuf| socket::connect(&path, Kind::Stream).doing(|| "connect to the seccomp agent");
+    let connect = |path: PathBuf| connect_soon(&path).doing(|| "connect to the seccomp agent");
     Ok(path.map(connect).transpose()?)
+}
+
+/// Connects to a socket that somebody else makes. Callers start who listens on it and do not wait for that: slower
+/// runtimes find it ready.
+fn connect_soon(path: &Path) -> ctr_isolation::Result<OwnedFd> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let started = Instant::now();
+    let will_be_there = || path.parent().is_some_and(Path::is_dir) && started.elapsed() < PATIENCE;
+    loop {
+        match socket::connect(path, Kind::Stream) {
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ECONNREFUSED) && will_be_there() => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The parent's part of the conversation, until the container is created or its program runs.

@@ -196,14 +196,19 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     let early_filter = plan.filter.as_ref().filter(|_| late_filter.is_none());
     // Without no_new_privs the filter takes a privilege that the identity may take away: so the identity comes
     // last, and nothing that could fail before `start` comes after it.
-    let program = if early_filter.is_some() {
-        enter_directory(&plan.program)?;
-        find_program(&plan.program)?
-    } else {
-        take_identity(plan)?;
-        enter_directory(&plan.program)?;
-        find_program(&plan.program)?
+    let is_late = early_filter.is_none();
+    let is_there = match enter_directory(&plan.program) {
+        // On some file systems the user may go where root may not.
+        Err(error) if is_late && matches!(error.errno, libc::EACCES | libc::EPERM) => false,
+        other => other.map(|()| true)?,
     };
+    if is_late {
+        take_identity(plan)?;
+    }
+    if !is_there {
+        enter_directory(&plan.program)?;
+    }
+    let program = find_program(&plan.program)?;
     handles.wait_go()?;
     handles.channel.say(&Signal::Ready)?;
     if plan.hold && handles.channel.wait_go()?.is_none() {
@@ -219,12 +224,17 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     if plan.program.args.is_empty() {
         return Err(Error::new("/process of config.json is missing: there is no program to start"));
     }
+    // Hooks may run what is in the container, so the filter is for them, too.
+    let (in_hop, before_hooks) =
+        if plan.start_container.is_empty() { (late_filter, None) } else { (None, late_filter) };
     let report = handles.channel.socket();
-    let hop =
-        hop::make(&[close_on_exec(report)], late_filter.map(|f| (f.program.as_slice(), f.flags)), report)?;
+    let hop = hop::make(&[close_on_exec(report)], in_hop.map(|f| (f.program.as_slice(), f.flags)), report)?;
     if let Some(filter) = early_filter {
         install(filter, &plan.listener_metadata, handles, state)?;
         take_identity(plan)?;
+    }
+    if let Some(filter) = before_hooks {
+        install(filter, &plan.listener_metadata, handles, state)?;
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
     phase!("inside: program about to be executed");

@@ -95,6 +95,8 @@ impl Verb {
             Verb::Run(run) if run.is_image_door() => 125,
             Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) => 125,
             Verb::Doctor(_) | Verb::Setup(_) => 125,
+            // As runc: 1 may be the program's own.
+            Verb::Exec(_) => 255,
             _ => 1,
         }
     }

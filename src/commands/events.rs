@@ -12,6 +12,7 @@ use ctr_runtime::container::Container;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -49,12 +50,19 @@ pub fn events(context: &Context, flags: &Events) -> Result<()> {
     Ok(())
 }
 
+/// In runc's order.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
 /// False when nobody reads on.
 fn print(id: &str, kind: &str, data: Option<Value>) -> Result<bool> {
-    let mut line = json!({ "type": kind, "id": id });
-    if let Some(data) = data {
-        line["data"] = data;
-    }
+    let line = serde_json::to_string(&Event { kind, id, data })?;
     Ok(output::print_on(&format!("{line}\n"))?)
 }
 

@@ -98,7 +98,7 @@ pub fn list(context: &Context, flags: &List) -> Result<()> {
     let rows: Vec<Row> = names.iter().filter_map(open).collect();
     if flags.format == Format::Json {
         // runc prints null for no containers, and callers know it.
-        let printed = if rows.is_empty() { output::print("null\n") } else { output::json(&rows) };
+        let printed = if rows.is_empty() { output::print("null\n") } else { output::json_line(&rows) };
         return Ok(printed?);
     }
     let cells: Vec<[String; 6]> = rows

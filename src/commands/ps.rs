@@ -13,7 +13,7 @@ use std::process::Command;
 pub fn ps(context: &Context, flags: &Ps) -> Result<()> {
     let pids = context.container(&flags.id)?.processes()?;
     if flags.format == Format::Json {
-        return Ok(output::json(&pids)?);
+        return Ok(output::json_line(&pids)?);
     }
     let options: Vec<&str> = if flags.options.is_empty() {
         vec!["-ef"]
