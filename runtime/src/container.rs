@@ -1,6 +1,7 @@
 //! The life of a container: create, start, exec, signals, pause, delete.
 
 use crate::bundle::{self, Bundle};
+use crate::checkpoint;
 use crate::confine;
 use crate::error::{Error, Result};
 use crate::executable::{self, Place};
@@ -319,6 +320,7 @@ impl Container {
             ));
         }
         let hooks = container.poststop();
+        checkpoint::end(&container.entry)?;
         if matches!(status, Status::Running | Status::Paused) {
             witness::note_signal(&container.entry, libc::SIGKILL, "delete");
             release::kill(&container.record).map_err(|error| release::unfinished(&error.to_string()))?;

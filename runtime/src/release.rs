@@ -1,6 +1,5 @@
 //! Undoing everything a record names. What is gone already is no error, and one failure does not stop the rest.
 
-use crate::checkpoint;
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::launch;
@@ -26,7 +25,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything that could not be undone, together.
 pub fn release(entry: &Entry, record: Option<&Record>) -> std::result::Result<(), Error> {
     if let Some(record) = record {
-        checkpoint::end(entry)?;
         undo(record).inspect_err(|_| forget_cgroup(entry, record))?;
     }
     entry.remove()
