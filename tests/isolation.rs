@@ -886,3 +886,77 @@ fn without_pivot_no_whole_proc_can_be_had() {
         assert!(out.stderr.contains("denied") || out.stderr.contains("permitted"), "{out:?}");
     }
 }
+
+/// As runc and crun have it: where the environment does not say, the container's own passwd(5) does.
+#[test]
+fn the_home_directory_is_the_user_s() {
+    let mut case = case!();
+    let environment = case.config["process"]["env"].as_array_mut().unwrap();
+    environment.retain(|entry| !entry.as_str().unwrap().starts_with("HOME="));
+    let etc = case.rootfs().join("etc");
+    fs::create_dir_all(&etc).unwrap();
+    let _ = fs::remove_file(etc.join("passwd"));
+    case.sh("echo $HOME");
+    assert_eq!(case.run().ok(), "/\n");
+    fs::write(etc.join("passwd"), "bad\nroot:x:0:0:root:/the/home:/bin/sh\n").unwrap();
+    assert_eq!(case.run().ok(), "/the/home\n");
+    case.up();
+    assert_eq!(case.exec(&["sh", "-c", "echo $HOME"]).ok(), "/the/home\n");
+    for home in ["/x", "/y"] {
+        let flags = ["--env", "HOME=/w", "--env", &format!("HOME={home}")];
+        assert_eq!(case.exec_with(&flags, &["sh", "-c", "echo $HOME"]).ok(), format!("{home}\n"));
+        assert!(case.exec_with(&flags, &["env"]).ok().matches("HOME=").count() == 1);
+    }
+    case.ctr(&["delete", "--force", &case.id]).ok();
+    // Nobody waits for what an image has there.
+    fs::remove_file(etc.join("passwd")).unwrap();
+    nix::unistd::mkfifo(&etc.join("passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    case.sh("echo $HOME");
+    assert_eq!(case.run().ok(), "/\n");
+}
+
+#[test]
+fn the_working_directory_is_made_in_a_read_only_root_too() {
+    let mut case = case!();
+    case.set("/root/readonly", json!(true))
+        .set("/process/cwd", json!("/not/there"))
+        .sh("pwd; touch /x || echo no");
+    assert!(case.run().ok().starts_with("/not/there\n"));
+    assert!(!case.rootfs().join("x").exists());
+}
+
+/// runc and crun bind what there is, where a user namespace may mount none.
+#[test]
+fn a_cgroup_mount_in_a_user_namespace_is_bound() {
+    let mut case = case!();
+    require_root!();
+    if common::cgroup2().is_none() {
+        skip!("no cgroup version 2");
+    }
+    case.user_namespace(100_000, 65536).without_namespace("cgroup");
+    fs::create_dir(case.rootfs().join("cgroup")).unwrap();
+    case.mount("cgroup2", "cgroup", "/cgroup", &["ro", "nosuid", "noexec", "nodev"]);
+    case.sh("cat /cgroup/cgroup.controllers >/dev/null && mkdir /cgroup/x");
+    let out = case.run();
+    assert!(out.status == 1 && out.stderr.contains("ead-only"), "{out:?}");
+}
+
+#[test]
+fn a_host_name_has_one_place() {
+    let mut case = case!();
+    case.set("/linux/sysctl", json!({"kernel.hostname": "x"})).sh("true");
+    assert!(case.run().err().contains("/linux/sysctl/kernel.hostname"));
+}
+
+/// getenv(3) finds the first of several values; what counts is the last.
+#[test]
+fn the_last_value_of_a_variable_counts() {
+    let mut case = case!();
+    case.set("/process/env", json!(["A=1", "PATH=/bin", "B=x", "A=2"])).up();
+    let out = |flags: &[&str]| case.exec_with(flags, &["env"]).ok();
+    let has = |text: &str, entry: &str| text.lines().any(|line| line == entry);
+    let plain = out(&[]);
+    assert!(has(&plain, "A=2") && !has(&plain, "A=1"), "{plain}");
+    let changed = out(&["--env", "B=y", "--env", "A=3"]);
+    assert!(has(&changed, "A=3") && has(&changed, "B=y") && changed.matches("A=").count() == 1, "{changed}");
+}

@@ -132,6 +132,14 @@ impl Built {
         }
     }
 
+    /// Makes the directory `path` in it, where that is missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_dir(&self, path: &Path) -> Result<()> {
+        self.root.ensure_dir(path).map(drop)
+    }
+
     /// Read-only parts and masks: while the host's `/dev/null`, which covers files, can still be cloned.
     fn restrict(&self, plan: &Rootfs) -> Result<()> {
         for path in &plan.read_only_paths {

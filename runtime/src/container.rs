@@ -157,6 +157,23 @@ impl Container {
     /// [`Error::WrongStatus`] unless it is created; what the program's start ran into; what a `poststart` hook did.
     pub fn start(&self) -> Result<()> {
         let _lock = self.entry.lock()?;
+        self.when_made()?.start_made()
+    }
+
+    /// The container once it is made: for other runtimes it does not exist before, so callers that wait for `state` to
+    /// succeed start it too early. Where its maker was killed that does not come.
+    fn when_made(&self) -> Result<Container> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let started = Instant::now();
+        let mut now = self.again()?;
+        while now.status() == Status::Creating && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(2));
+            now = self.again()?;
+        }
+        Ok(now)
+    }
+
+    fn start_made(&self) -> Result<()> {
         let status = self.status();
         let why = match status {
             Status::Created => "",

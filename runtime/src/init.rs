@@ -12,6 +12,8 @@ use ctr_isolation::sys::hop::{self, Call};
 use ctr_isolation::sys::process::{self, CStrings};
 use ctr_isolation::sys::{cstring, seccomp, socket};
 use ctr_isolation::{Context, Error, Result, console, seccomp as filter};
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -73,6 +75,10 @@ fn become_program(plan: &Init, handles: &mut Handles, state: &str) -> Result<Nev
             drop(prepared);
             run_create_hooks(plan, handles, state)?;
             let slave = open_console(plan, handles, &built)?;
+            if rootfs.read_only {
+                // Where it cannot be made, entering it will tell.
+                let _ = built.make_dir(&plan.program.cwd);
+            }
             built.enter(rootfs)?;
             phase!("inside: root entered");
             slave
@@ -192,6 +198,7 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         handles.proc.write(file, value).doing(|| "set the label of the program")?;
     }
     own_standard_streams(plan.identity.uid);
+    let home = home(plan);
     let late_filter = plan.filter.as_ref().filter(|filter| plan.identity.no_new_privileges && !filter.notify);
     let early_filter = plan.filter.as_ref().filter(|_| late_filter.is_none());
     // Without no_new_privs the filter takes a privilege that the identity may take away: so the identity comes
@@ -238,7 +245,32 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
     phase!("inside: program about to be executed");
-    exec(&plan.program, program, &hop, &plan.rlimits, handles)
+    exec(&plan.program, program, home, &hop, &plan.rlimits, handles)
+}
+
+/// Where the environment has no `HOME`, that of the user, as runc and crun have it: the container's passwd(5) tells, which
+/// may be anything.
+fn home(plan: &Init) -> Option<String> {
+    const LONGEST: u64 = 1 << 20;
+    if plan.program.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        return None;
+    }
+    let read = || {
+        let file = fs::open(Path::new("/etc/passwd"), libc::O_NONBLOCK | libc::O_NOCTTY).ok()?;
+        if fs::fstat(file.as_fd()).ok()?.kind() != libc::S_IFREG {
+            return None;
+        }
+        let mut text = Vec::new();
+        std::fs::File::from(file).take(LONGEST).read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let of_user = |line: &str| {
+            let mut fields = line.split(':').skip(2);
+            let uid: u32 = fields.next()?.parse().ok()?;
+            (uid == plan.identity.uid).then(|| fields.nth(2).map(str::to_owned)).flatten()
+        };
+        text.lines().find_map(of_user).filter(|home| !home.is_empty() && !home.contains('\0'))
+    };
+    Some(format!("HOME={}", read().as_deref().unwrap_or("/")))
 }
 
 fn take_identity(plan: &Init) -> Result<()> {
@@ -353,9 +385,19 @@ fn close_on_exec(fd: BorrowedFd<'_>) -> Call {
     Call { number: libc::SYS_fcntl, arguments }
 }
 
+/// Of several values for a variable the last one, as in runc and crun: getenv(3) finds the first.
+fn last_of_each<'a>(entries: impl DoubleEndedIterator<Item = &'a String>) -> Vec<&'a String> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<_> =
+        entries.rev().filter(|entry| seen.insert(entry.split('=').next().unwrap_or_default())).collect();
+    kept.reverse();
+    kept
+}
+
 fn exec(
     program: &Program,
     path: PathBuf,
+    home: Option<String>,
     hop: &OwnedFd,
     limits: &[Rlimit],
     handles: &Handles,
@@ -365,7 +407,8 @@ fn exec(
     for arg in &program.args {
         args.push(cstring(arg.as_bytes())?);
     }
-    let env = program.env.iter().map(|entry| cstring(entry.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let env = last_of_each(program.env.iter().chain(&home)).into_iter();
+    let env = env.map(|entry| cstring(entry.as_bytes())).collect::<Result<Vec<_>>>()?;
     process::reset_signals();
     for limit in limits {
         limit.set(0)?;

@@ -206,9 +206,10 @@ impl Context {
     ) -> Result<Request> {
         let keep = preserve_fds + listen.as_ref().map_or(0, |(count, _)| *count);
         for number in 3..3 + keep {
-            ctr_isolation::sys::process::keep_across_exec(number as i32).map_err(|error| {
-                anyhow::anyhow!("--preserve-fds: descriptor {number} is not open: {error}")
-            })?;
+            // crun passes over them, and runc does not: who sends one that is closed is told.
+            if let Err(error) = ctr_isolation::sys::process::keep_across_exec(number as i32) {
+                tracing::warn!("--preserve-fds: descriptor {number} is not open: {error}");
+            }
         }
         // Whatever else the caller left open is not the container's (CVE-2024-21626).
         ctr_isolation::sys::process::cloexec_from(3 + keep)?;

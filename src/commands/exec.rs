@@ -141,7 +141,11 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     }
     let mut more = oci_spec::runtime::Capabilities::new();
     for name in names {
-        let Some(known) = capabilities::parse(name) else { bail!("--cap: unknown capability {name:?}") };
+        let Some(known) = capabilities::parse(name) else {
+            // As in a configuration (runtime-spec config.md, "capabilities").
+            tracing::warn!("--cap: unknown capability {name:?} is ignored");
+            continue;
+        };
         more.insert(serde_json::from_value(serde_json::Value::String(known.to_string()))?);
     }
     let sets = process.capabilities().clone();

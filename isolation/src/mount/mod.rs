@@ -5,6 +5,7 @@ pub mod copy_up;
 pub mod options;
 
 use self::options::Links;
+use crate::cgroup::Hierarchy;
 use crate::root::Root;
 use crate::sys::fs::{self, Proc};
 use crate::sys::mount::{self as call, Change, FsContext, attr};
@@ -130,32 +131,13 @@ impl Mount {
                 self.set_propagation(tree.as_fd())?;
                 Ok(None)
             }
-            What::New { kind, source, data, flags, copy_up } => {
-                let target = new_target(root, kind, &self.target)?;
-                check_target(root, proc, target.as_fd(), None)?;
-                let late = kind == "tmpfs" && self.set & attr::RDONLY != 0;
-                let now = if late { self.set & !attr::RDONLY } else { self.set };
-                let file_system =
-                    FileSystem { kind, source, flags: *flags, data: with_mode(kind, data, target.as_fd())? };
-                // What only the descriptor of a mount can be asked for.
-                let more = late
-                    || *copy_up
-                    || self.set_recursive | self.clear_recursive != 0
-                    || !self.propagation.is_empty();
-                if !more && file_system.mount(now, target.as_fd())? {
-                    return Ok(None);
+            What::New { kind, .. } => match self.make_new(root, proc) {
+                // In a user namespace without a cgroup namespace of its own.
+                Err(error) if kind == "cgroup2" && matches!(error.errno, libc::EPERM | libc::EBUSY) => {
+                    self.bind_cgroups(root, error)
                 }
-                let tree = file_system.detached(now)?;
-                if *copy_up {
-                    copy_up::copy(target.as_fd(), tree.as_fd()).doing(|| "copy what the target held")?;
-                }
-                if self.set_recursive | self.clear_recursive != 0 {
-                    self.set_attributes(tree.as_fd(), 0)?;
-                }
-                call::attach(tree.as_fd(), target.as_fd())?;
-                self.set_propagation(tree.as_fd())?;
-                Ok(late.then_some(tree))
-            }
+                other => other,
+            },
             What::Cgroups { controllers, namespaced } => {
                 let target = new_target(root, "tmpfs", &self.target)?;
                 check_target(root, proc, target.as_fd(), None)?;
@@ -179,6 +161,45 @@ impl Mount {
                 Ok(None)
             }
         }
+    }
+
+    fn make_new(&self, root: &Root, proc: &Proc) -> Result<Option<Later>> {
+        let What::New { kind, source, data, flags, copy_up } = &self.what else { return Ok(None) };
+        let target = new_target(root, kind, &self.target)?;
+        check_target(root, proc, target.as_fd(), None)?;
+        let late = kind == "tmpfs" && self.set & attr::RDONLY != 0;
+        let now = if late { self.set & !attr::RDONLY } else { self.set };
+        let file_system =
+            FileSystem { kind, source, flags: *flags, data: with_mode(kind, data, target.as_fd())? };
+        // What only the descriptor of a mount can be asked for.
+        let more = late
+            || *copy_up
+            || self.set_recursive | self.clear_recursive != 0
+            || !self.propagation.is_empty();
+        if !more && file_system.mount(now, target.as_fd())? {
+            return Ok(None);
+        }
+        let tree = file_system.detached(now)?;
+        if *copy_up {
+            copy_up::copy(target.as_fd(), tree.as_fd()).doing(|| "copy what the target held")?;
+        }
+        if self.set_recursive | self.clear_recursive != 0 {
+            self.set_attributes(tree.as_fd(), 0)?;
+        }
+        call::attach(tree.as_fd(), target.as_fd())?;
+        self.set_propagation(tree.as_fd())?;
+        Ok(late.then_some(tree))
+    }
+
+    /// What of cgroup version 2 there is already, as with runc; else what kept it from being mounted anew.
+    fn bind_cgroups(&self, root: &Root, error: Error) -> Result<Option<Later>> {
+        let Some(hierarchy) = Hierarchy::find() else { return Err(error) };
+        let target = new_target(root, "cgroup2", &self.target)?;
+        let tree = call::open_tree(None, hierarchy.cgroup(Path::new("/")).dir(), true)?;
+        self.set_attributes(tree.as_fd(), self.set)?;
+        call::attach(tree.as_fd(), target.as_fd())?;
+        self.set_propagation(tree.as_fd())?;
+        Ok(None)
     }
 
     /// What the mount is besides, in the words of its options: `ro,nosuid`; empty when nothing is set.

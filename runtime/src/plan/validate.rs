@@ -181,7 +181,10 @@ fn sysctl(linux: &oci_spec::runtime::Linux, has: &dyn Fn(LinuxNamespaceType) -> 
             LinuxNamespaceType::Ipc
         } else if path.starts_with("net/") {
             LinuxNamespaceType::Network
-        } else if matches!(path.as_str(), "kernel/domainname" | "kernel/hostname") {
+        } else if path == "kernel/hostname" {
+            check.problem(&pointer, "is not allowed: /hostname says it");
+            continue;
+        } else if path == "kernel/domainname" {
             LinuxNamespaceType::Uts
         } else if path.starts_with("user/") {
             LinuxNamespaceType::User
