@@ -10,7 +10,7 @@ use ctr_runtime::container::Started;
 use ctr_runtime::witness::Watch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -22,15 +22,12 @@ pub struct Manners {
     /// A signal does what it would do without a container. The kernel spares the first process of a PID namespace
     /// every signal that it has not asked for: control-C would not end `sleep`.
     pub default_actions: bool,
-    /// Where our output is no terminal, lines from the program's have no carriage return.
-    pub plain_lines: bool,
     /// When it is killed.
     pub deadline: Option<Instant>,
 }
 
 /// runc's: what is sent is passed on, and that is all.
-pub const AS_RUNC: Manners =
-    Manners { forward_input: true, default_actions: false, plain_lines: true, deadline: None };
+pub const AS_RUNC: Manners = Manners { forward_input: true, default_actions: false, deadline: None };
 
 /// Signals caught from before the process exists, so that none is lost.
 #[derive(Debug)]
@@ -186,10 +183,6 @@ impl Waiting {
         let (stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
         let raw = if self.manners.forward_input { Raw::enter() } else { Raw::unchanged() };
         copy_size(master.as_fd());
-        if self.manners.plain_lines && !stdout.is_terminal() {
-            let settings = call::settings(master.as_fd())?;
-            call::set_settings(master.as_fd(), &settings.plain_lines())?;
-        }
         let mut terminal = File::from(master.try_clone()?);
         let mut input = Input::new(master.try_clone()?)?;
         let mut reads = self.manners.forward_input;

@@ -237,14 +237,6 @@ fn colour_is_for_terminals_only() {
     }
 }
 
-/// As with runc: whoever reads the output of a program with a terminal through a pipe gets lines as they were written.
-#[test]
-fn lines_in_a_pipe_have_no_carriage_return() {
-    let mut case = case!();
-    case.set("/process/terminal", json!(true)).sh("echo a; tty; echo b");
-    assert_eq!(case.run().ok(), "a\n/dev/pts/0\nb\n");
-}
-
 /// The specification's schema asks for no user.
 #[test]
 fn a_process_without_a_user_is_root_s() {

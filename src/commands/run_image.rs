@@ -112,12 +112,7 @@ fn attached(context: &Context, wanted: &Wanted<'_>, name: &str, note: &Note) -> 
     let container = container::Container::open(&context.store, name);
     let (pid, directory) = (started.pid, fs::open(private.entry.dir(), fs::O_DIRECTORY)?);
     let deadline = flags.test.timeout.map(|timeout| Instant::now() + timeout);
-    let manners = Manners {
-        forward_input: flags.image.interactive,
-        default_actions: true,
-        plain_lines: false,
-        deadline,
-    };
+    let manners = Manners { forward_input: flags.image.interactive, default_actions: true, deadline };
     let watch = container.as_ref().map(Watch::new).unwrap_or_default();
     let waited = foreground.wait(started, manners, watch)?;
     let status = waited.ended.status();

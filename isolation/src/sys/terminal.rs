@@ -108,14 +108,6 @@ pub fn set_settings(terminal: BorrowedFd<'_>, settings: &Settings) -> Result<()>
 }
 
 impl Settings {
-    /// The same, but that lines of output end as they are written, with no carriage return added.
-    #[must_use]
-    pub fn plain_lines(&self) -> Settings {
-        let mut termios = self.0;
-        termios.c_oflag &= !libc::ONLCR;
-        Settings(termios)
-    }
-
     /// The same without any processing of input or output: every byte goes through as it is.
     #[must_use]
     pub fn raw(&self) -> Settings {
