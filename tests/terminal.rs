@@ -5,7 +5,6 @@
 mod common;
 
 use common::{Terminal, case, wait_for};
-use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
