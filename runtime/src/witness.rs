@@ -236,6 +236,8 @@ const POPULATED: &str = "cgroup.events";
 const KILLS: &str = "memory.events";
 /// The files that the kernel tells of.
 const POLLED: [&str; 3] = [POPULATED, KILLS, "pids.events"];
+/// Those that count.
+const TOLD: [&str; 2] = [KILLS, "pids.events"];
 /// What rises and is not told of: seen before the end, it says nothing of the end.
 const UNTOLD: [&str; 4] = ["memory.peak", "pids.peak", "memory.swap.peak", "cpu.stat"];
 /// All that is read; first what cannot be had any other way.
@@ -271,7 +273,7 @@ impl Watch {
     fn of(cgroup: &Cgroup, slice: Option<&Cgroup>, names: &[&'static str], pid: i32) -> Self {
         let open = |name: &&'static str| {
             let file = Some(File::open(cgroup.dir().join(name)).ok()?);
-            let slice = slice.filter(|_| UNTOLD.contains(name) || *name == KILLS);
+            let slice = slice.filter(|_| UNTOLD.contains(name) || TOLD.contains(name));
             let later = slice.and_then(|slice| File::open(slice.dir().join(name)).ok());
             Some(Watched { name, file, later, text: None })
         };
@@ -307,12 +309,12 @@ impl Watch {
             let is_untold = UNTOLD.contains(&watched.name);
             match watched.later.as_ref().and_then(read) {
                 Some(text) => {
-                    // A last kill that only the slice has seen: whose limit it was is lost.
+                    // A last event that only the slice has seen: whose limit it was is lost.
                     is_lost |= !is_untold && watched.text.as_ref() != Some(&text);
                     watched.text = Some(text);
                 }
                 None => {
-                    is_lost |= is_untold || watched.name == KILLS;
+                    is_lost |= is_untold || TOLD.contains(&watched.name);
                     watched.text.take_if(|_| is_untold);
                 }
             }
