@@ -818,7 +818,7 @@ fn a_cgroups_path_that_is_a_file_is_refused() {
     }
     case.set("/linux/cgroupsPath", json!("/cgroup.procs")).sh("true");
     let error = case.run().err();
-    assert!(error.contains("cgroup /sys/fs/cgroup") && error.contains("/cgroup.procs"), "{error}");
+    assert!(error.contains("make cgroup") && error.contains("/cgroup.procs"), "{error}");
     assert!(common::record(case.dir()).is_none());
 }
 

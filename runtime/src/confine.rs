@@ -256,8 +256,7 @@ fn refuse_frozen(cgroup: &Cgroup) -> Result<()> {
     if cgroup.counters("cgroup.events").is_none_or(|events| events.get("frozen") != Some(&1)) {
         return Ok(());
     }
-    let own = cgroup.is_frozen().then(|| cgroup.clone());
-    let frozen = own.or_else(|| cgroup.ancestors().find(Cgroup::is_frozen)).unwrap_or_else(|| cgroup.clone());
+    let frozen = cgroup.frozen_by().unwrap_or_else(|| cgroup.clone());
     Err(Error::text(format!(
         "container's cgroup unexpectedly frozen: somebody has frozen {} (write 0 to its cgroup.freeze to thaw it)",
         frozen.dir().display()

@@ -157,7 +157,13 @@ impl Container {
     /// [`Error::WrongStatus`] unless it is created; what the program's start ran into; what a `poststart` hook did.
     pub fn start(&self) -> Result<()> {
         let _lock = self.entry.lock()?;
-        self.when_made()?.start_made()
+        match self.status() {
+            Status::Creating => {
+                let made = self.when_made()?;
+                made.start_made(made.status())
+            }
+            status => self.start_made(status),
+        }
     }
 
     /// The container once it is made: for other runtimes it does not exist before, so callers that wait for `state` to
@@ -173,8 +179,7 @@ impl Container {
         Ok(now)
     }
 
-    fn start_made(&self) -> Result<()> {
-        let status = self.status();
+    fn start_made(&self, status: Status) -> Result<()> {
         let why = match status {
             Status::Created => "",
             Status::Stopped => " (cannot start a container that has stopped)",

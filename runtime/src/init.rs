@@ -256,7 +256,8 @@ fn home(plan: &Init) -> Option<String> {
         return None;
     }
     let read = || {
-        let file = fs::open(Path::new("/etc/passwd"), libc::O_NONBLOCK | libc::O_NOCTTY).ok()?;
+        let root = Root::open(Path::new("/")).ok()?;
+        let file = root.open_with(Path::new("/etc/passwd"), libc::O_NONBLOCK | libc::O_NOCTTY).ok()?;
         if fs::fstat(file.as_fd()).ok()?.kind() != libc::S_IFREG {
             return None;
         }

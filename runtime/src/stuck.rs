@@ -167,11 +167,8 @@ impl Container {
             Some(cgroup) => cgroup.processes()?,
             None => self.processes()?,
         };
-        let frozen_by = cgroup.and_then(|cgroup| {
-            let own = cgroup.is_frozen().then(|| cgroup.clone());
-            own.or_else(|| cgroup.ancestors().find(Cgroup::is_frozen))
-                .map(|found| found.dir().display().to_string())
-        });
+        let frozen_by = cgroup.and_then(|cgroup| cgroup.frozen_by());
+        let frozen_by = frozen_by.map(|found| found.dir().display().to_string());
         Ok(Stuck { tasks: pids.into_iter().flat_map(tasks).collect(), frozen_by })
     }
 }

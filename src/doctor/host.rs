@@ -6,7 +6,7 @@ use ctr_isolation::attempt::map_root;
 use ctr_isolation::{
     cgroup::systemd::{self, Bus},
     sys::{
-        fs::{access_executable, programs, read_small},
+        fs::{is_program, programs, read_small},
         process::prctl,
     },
 };
@@ -156,7 +156,7 @@ pub fn quote(text: &str) -> String {
 /// Where along PATH, and where root's programs are, the program `name` is.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let usual = ["/usr/sbin", "/sbin"].map(|directory| Path::new(directory).join(name));
-    programs(name).chain(usual.into_iter().filter(|path| access_executable(path).is_ok())).next()
+    programs(name).chain(usual.into_iter().filter(|path| is_program(path))).next()
 }
 
 /// A small file of the kernel's or the system's; empty where it cannot be read.

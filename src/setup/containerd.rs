@@ -6,11 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ctr_isolation::sys::fs::programs;
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
 use super::{Engine, Found, RUNTIME, Wish, proof};
-use ctr_isolation::sys::fs::programs;
-
 use crate::{doctor::host::find_program, tool::run};
 
 /// The tables on the way to the runtimes, in the second and the third version of the file.

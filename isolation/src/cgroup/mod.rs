@@ -116,6 +116,10 @@ impl Cgroup {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists || new && parent == self.dir => {
                     return Err(error).doing(|| format!("make cgroup {}", parent.display()));
                 }
+                Err(_) if parent == self.dir && !self.exists() => {
+                    let error = Error::call(format!("mkdir({parent:?})"), libc::ENOTDIR);
+                    return Err(error.under(format!("make cgroup {}", parent.display())));
+                }
                 _ => {}
             }
         }
@@ -251,6 +255,12 @@ impl Cgroup {
     /// Whether it is frozen, by its own wish.
     pub fn is_frozen(&self) -> bool {
         self.read("cgroup.freeze").is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The cgroup by whose wish it is frozen: itself or one above.
+    pub fn frozen_by(&self) -> Option<Cgroup> {
+        let own = self.is_frozen().then(|| self.clone());
+        own.or_else(|| self.ancestors().find(Cgroup::is_frozen))
     }
 
     /// Freezes it and all below, and waits until every process in it has stopped; `timeout` at most.

@@ -134,7 +134,7 @@ impl Mount {
             What::New { kind, .. } => match self.make_new(root, proc) {
                 // In a user namespace without a cgroup namespace of its own.
                 Err(error) if kind == "cgroup2" && matches!(error.errno, libc::EPERM | libc::EBUSY) => {
-                    self.bind_cgroups(root, error)
+                    self.bind_cgroups(root, proc, error)
                 }
                 other => other,
             },
@@ -192,9 +192,10 @@ impl Mount {
     }
 
     /// What of cgroup version 2 there is already, as with runc; else what kept it from being mounted anew.
-    fn bind_cgroups(&self, root: &Root, error: Error) -> Result<Option<Later>> {
+    fn bind_cgroups(&self, root: &Root, proc: &Proc, error: Error) -> Result<Option<Later>> {
         let Some(hierarchy) = Hierarchy::find() else { return Err(error) };
         let target = new_target(root, "cgroup2", &self.target)?;
+        check_target(root, proc, target.as_fd(), None)?;
         let tree = call::open_tree(None, hierarchy.cgroup(Path::new("/")).dir(), true)?;
         self.set_attributes(tree.as_fd(), self.set)?;
         call::attach(tree.as_fd(), target.as_fd())?;

@@ -376,7 +376,12 @@ pub fn access_executable(path: &Path) -> Result<()> {
 pub fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places: Vec<PathBuf> = std::env::split_paths(&path).map(|directory| directory.join(name)).collect();
-    places.into_iter().filter(|place| access_executable(place).is_ok() && place.is_file())
+    places.into_iter().filter(|place| is_program(place))
+}
+
+/// Whether `path` is a file that we may execute.
+pub fn is_program(path: &Path) -> bool {
+    access_executable(path).is_ok() && path.is_file()
 }
 
 /// Whether the file `path` has the extended attribute `name` (getxattr(2)).
