@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
@@ -532,6 +533,35 @@ fn capability_sets() {
     assert_eq!(set("CapAmb"), kill);
     if is_root() {
         assert_eq!((set("CapPrm"), set("CapEff")), (kill, kill));
+    }
+}
+
+/// As with runc: what the user may not execute but by a capability of its own is executed, and the capability is gone.
+#[test]
+fn a_capability_counts_for_the_start_of_the_program() {
+    require_root!();
+    let mut case = case!();
+    case.set("/process/user", json!({"uid": 1000, "gid": 1000}))
+        .set("/process/args", json!(["/own/busybox", "cat", "/proc/self/status"]));
+    let own = case.rootfs().join("own/busybox");
+    fs::create_dir(case.rootfs().join("own")).unwrap();
+    fs::copy(case.rootfs().join("bin/busybox"), &own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
+    let kill = ["CAP_KILL"];
+    case.set("/process/capabilities", json!({"bounding": kill, "permitted": kill, "effective": kill}));
+    let error = case.run().err();
+    assert!(error.contains("/own/busybox") && error.contains("permission denied"), "{error}");
+    for (no_new_privileges, ambient) in [(true, json!([])), (false, json!(["CAP_KILL"]))] {
+        let dac = ["CAP_DAC_OVERRIDE", "CAP_KILL"];
+        case.set("/process/noNewPrivileges", json!(no_new_privileges)).set(
+            "/process/capabilities",
+            json!({"bounding": dac, "permitted": dac, "effective": dac, "inheritable": kill, "ambient": ambient}),
+        );
+        let status = case.run().ok();
+        let set = |name: &str| u64::from_str_radix(&field(&status, name), 16).unwrap();
+        let held = if ambient == json!([]) { 0 } else { 1 << 5 };
+        assert_eq!((set("CapInh"), set("CapAmb")), (1 << 5, held), "{status}");
+        assert_eq!((set("CapPrm"), set("CapEff"), set("CapBnd")), (held, held, 1 << 5 | 1 << 1), "{status}");
     }
 }
 

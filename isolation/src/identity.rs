@@ -1,5 +1,6 @@
 //! Who the container's program is: user, groups, capabilities, and what it may never gain.
 
+use crate::sys::hop::Call;
 use crate::sys::process::{self, CapabilitySets};
 use crate::{Context, Result};
 
@@ -53,6 +54,7 @@ pub struct Identity {
 
 const PR_CAP_AMBIENT: i32 = 47;
 const PR_CAP_AMBIENT_RAISE: u64 = 2;
+const PR_CAP_AMBIENT_LOWER: u64 = 3;
 const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
 
 impl Identity {
@@ -86,6 +88,52 @@ impl Identity {
         }
         if self.no_new_privileges {
             process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Capabilities that the program's execve(2) may need, kept across the execve(2) of the hop before it: a file that only
+/// root may execute runs as another user with `CAP_DAC_OVERRIDE`, though the program does not have it any more then.
+#[derive(Debug)]
+pub struct Carried {
+    numbers: Vec<u64>,
+    inheritable: u64,
+    /// Takes them out of the ambient set; for the hop.
+    pub calls: Vec<Call>,
+    /// What the hop is to have then.
+    pub sets: CapabilitySets,
+}
+
+impl Identity {
+    /// What is to be carried; `None` where that is nothing.
+    pub fn carried(&self) -> Option<Carried> {
+        const BY_EXECVE: u64 = 1 << 1 | 1 << 2; // CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        let want = self.capabilities.filter(|_| self.uid != 0)?;
+        let carried = BY_EXECVE & want.effective & want.permitted & want.bounding & !want.ambient;
+        let numbers: Vec<_> = (0..64_u64).filter(|number| carried >> number & 1 == 1).collect();
+        let lower = |number: &u64| Call {
+            number: libc::SYS_prctl,
+            arguments: [PR_CAP_AMBIENT as u64, PR_CAP_AMBIENT_LOWER, *number, 0, 0],
+        };
+        let calls = numbers.iter().map(lower).collect();
+        // Of another user than root execve(2) leaves the ambient set alone in force.
+        let held = want.ambient | carried;
+        let sets = CapabilitySets { effective: held, permitted: held, inheritable: want.inheritable };
+        (carried != 0).then_some(Carried { numbers, inheritable: want.inheritable | carried, calls, sets })
+    }
+}
+
+impl Carried {
+    /// Makes them ambient: the last thing before the hop.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take(&self) -> Result<()> {
+        let now = process::capget()?;
+        process::capset(CapabilitySets { inheritable: self.inheritable, ..now })?;
+        for number in &self.numbers {
+            process::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, *number)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use ctr_isolation::root::Root;
 use ctr_isolation::rootfs::Built;
 use ctr_isolation::schedule::Rlimit;
 use ctr_isolation::sys::fs::{self, Proc};
-use ctr_isolation::sys::hop::{self, Call};
+use ctr_isolation::sys::hop::{self, Call, Steps};
 use ctr_isolation::sys::process::{self, CStrings};
 use ctr_isolation::sys::{cstring, seccomp, socket};
 use ctr_isolation::{Context, Error, Result, console, seccomp as filter};
@@ -235,7 +235,13 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
     let (in_hop, before_hooks) =
         if plan.start_container.is_empty() { (late_filter, None) } else { (None, late_filter) };
     let report = handles.channel.socket();
-    let hop = hop::make(&[close_on_exec(report)], in_hop.map(|f| (f.program.as_slice(), f.flags)), report)?;
+    let filter = in_hop.map(|filter| (filter.program.as_slice(), filter.flags));
+    // A filter that came before hooks may forbid what carrying needs.
+    let carried = plan.identity.carried().filter(|_| before_hooks.is_none());
+    let mut calls = vec![close_on_exec(report)];
+    calls.extend(carried.iter().flat_map(|carried| &carried.calls));
+    let steps = Steps { calls: &calls, capabilities: carried.as_ref().map(|carried| carried.sets), filter };
+    let hop = hop::make(steps, report)?;
     if let Some(filter) = early_filter {
         install(filter, &plan.listener_metadata, handles, state)?;
         take_identity(plan)?;
@@ -244,6 +250,9 @@ fn finish(plan: &Init, handles: &mut Handles, state: &str) -> Result<Never> {
         install(filter, &plan.listener_metadata, handles, state)?;
     }
     hooks::run("startContainer", &plan.start_container, &hook_state(state, Status::Created))?;
+    if let Some(carried) = carried {
+        carried.take().doing(|| "keep a capability for the start of the program")?;
+    }
     phase!("inside: program about to be executed");
     exec(&plan.program, program, home, &hop, &plan.rlimits, handles)
 }

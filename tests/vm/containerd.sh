@@ -245,7 +245,7 @@ check_shim_killed() {
 # Last: all of the above must have left nothing.
 check_nothing_left() {
 	same "" "$(c task ls -q)$(c container ls -q)"
-	eventually sh -c '! pgrep -f "containerd-shim|^sleep [0-9]"'
+	eventually sh -c '! pgrep -f "[c]ontainerd-shim|^sleep [0-9]"'
 	same "" "$(awk '$5 ~ "io.containerd.runtime.v2.task" { print $5 }' /proc/self/mountinfo)"
 	same "" "$(find /run/containerd/runc /run/containerd/io.containerd.runtime.v2.task -mindepth 2 2>/dev/null || true)"
 	same "" "$(find /sys/fs/cgroup/default /sys/fs/cgroup/system.slice -mindepth 1 -type d -name 'test-*' 2>/dev/null || true)"

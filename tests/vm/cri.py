@@ -396,7 +396,8 @@ def check_exec_stream(node):
         channels = stream(url)
         same((b"out\n", b"err\n"), (channels[1], channels[2]))
         has(channels[3].decode(), '"message":"5"')
-        url = node.call("Exec", cmd=["tty"], tty=True, **ask).url
+        # What ends at once is not always heard, whatever the runtime: the plugin attaches to it when it runs.
+        url = node.call("Exec", cmd=["sh", "-c", "tty; sleep 2"], tty=True, **ask).url
         has(stream(url)[1].decode(), "/dev/pts/")
 
 
@@ -532,7 +533,7 @@ def check_apparmor(node):
 
 def check_read_only(node):
     with Pod(node) as pod:
-        same("fixed", pod.says("touch /file || echo fixed", security={"readonly_rootfs": True}).splitlines()[-1])
+        same("fixed", pod.says("touch /file 2>/dev/null || echo fixed", security={"readonly_rootfs": True}))
 
 
 def check_masked_paths(node):
@@ -631,7 +632,7 @@ def check_lifecycle_cgroupfs(node):
 
 def check_nothing_left(node):
     same(0, len(node.call("ListPodSandbox").items) + len(node.call("ListContainers").containers))
-    eventually(lambda: not shell("pgrep -a -f 'containerd-shim|^sleep ' || true"))
+    eventually(lambda: not shell("pgrep -a -f '[c]ontainerd-shim|^sleep ' || true"))
     same("", shell("awk '$5 ~ \"io.containerd|/netns/\" { print $5 }' /proc/self/mountinfo"))
     same("", shell("find /run/containerd/runc /run/containerd/io.containerd.runtime.v2.task -mindepth 2 2>/dev/null || true"))
     same("", shell("find /sys/fs/cgroup -type d -name '*cri-containerd*'; ls /sys/fs/cgroup/k8s.io 2>/dev/null || true"))

@@ -177,7 +177,7 @@ check_nothing_left() {
 	docker service ls -q | xargs -r docker service rm
 	docker swarm leave --force
 	docker ps -aq | xargs -r docker rm -f
-	eventually sh -c '! pgrep -f "containerd-shim|^sleep "'
+	eventually sh -c '! pgrep -f "[c]ontainerd-shim|^sleep "'
 	same "" "$(find /sys/fs/cgroup -type d -name 'docker-*.scope')"
 	same "" "$(find /run/docker/runtime-runc /run/containerd/io.containerd.runtime.v2.task -mindepth 2 2>/dev/null || true)"
 }

@@ -6,6 +6,7 @@
 //! starts in a tenth of the time of anything else. It makes the calls it is given (the filter last, so that the
 //! filter need not allow what comes before), then execve(2), and reports an errno when one fails.
 
+use super::process::CapabilitySets;
 use super::seccomp::Instruction;
 use crate::Result;
 use crate::sys::fs;
@@ -18,6 +19,17 @@ pub struct Call {
     pub number: i64,
     /// Its arguments.
     pub arguments: [u64; 5],
+}
+
+/// What the hop does before it becomes the program, in this order.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps<'a> {
+    /// Calls without pointers.
+    pub calls: &'a [Call],
+    /// The capabilities it is to have from then on.
+    pub capabilities: Option<CapabilitySets>,
+    /// A filter and its flags (seccomp(2)).
+    pub filter: Option<(&'a [Instruction], u32)>,
 }
 
 /// What the hop reports when a call fails: which one, counted from 0 (`calls` being execve), and the errno.
@@ -169,30 +181,29 @@ const MACHINE: u16 = 62;
 const MACHINE: u16 = 183;
 
 /// Makes the hop: a sealed file to be given to [`fexecve`](super::process::fexecve), with the path of the program as
-/// first argument and the program's own arguments after it. `filter` is installed last, with its flags.
+/// first argument and the program's own arguments after it.
 ///
 /// # Errors
 /// The kernel's.
-pub fn make(
-    calls: &[Call],
-    filter: Option<(&[Instruction], u32)>,
-    report: BorrowedFd<'_>,
-) -> Result<OwnedFd> {
+pub fn make(steps: Steps<'_>, report: BorrowedFd<'_>) -> Result<OwnedFd> {
     use std::io::Write;
     use std::os::fd::AsRawFd;
-    let image = image(calls, filter, report.as_raw_fd());
+    let image = image(steps, report.as_raw_fd());
     let mut file = std::fs::File::from(fs::memfd("ctr")?);
     crate::Context::doing(file.write_all(&image), || "write the last hop")?;
     fs::seal(file.as_fd())?;
     Ok(file.into())
 }
 
-fn image(calls: &[Call], filter: Option<(&[Instruction], u32)>, report: i32) -> Vec<u8> {
+fn image(steps: Steps<'_>, report: i32) -> Vec<u8> {
+    let Steps { calls, capabilities, filter } = steps;
     let code = code();
-    let count = calls.len() + usize::from(filter.is_some());
-    let tail = HEADERS + code.len() + 8 + count * size_of::<Call>();
-    let instructions = filter.map_or(0, |(program, _)| program.len());
-    let total = tail + if filter.is_some() { 16 + instructions * 8 } else { 0 };
+    let count = calls.len() + usize::from(capabilities.is_some()) + usize::from(filter.is_some());
+    // Behind the calls lies what they point to: the words of capset, struct sock_fprog, and what that points to.
+    let words = HEADERS + code.len() + 8 + count * size_of::<Call>();
+    let sock_fprog = words + capabilities.map_or(0, |sets| size_of_val(&sets.words()));
+    let total = sock_fprog + filter.map_or(0, |(program, _)| 16 + program.len() * 8);
+    let address = |offset: usize| BASE + offset as u64;
     let mut image = Vec::with_capacity(total);
     elf_headers(&mut image, total as u64);
     image.extend_from_slice(code);
@@ -201,14 +212,22 @@ fn image(calls: &[Call], filter: Option<(&[Instruction], u32)>, report: i32) -> 
     for call in calls {
         put_call(&mut image, *call);
     }
-    if let Some((program, flags)) = filter {
-        let sock_fprog = BASE + tail as u64;
+    if capabilities.is_some() {
+        let arguments = [address(words), address(words + 8), 0, 0, 0];
+        put_call(&mut image, Call { number: libc::SYS_capset, arguments });
+    }
+    if let Some((_, flags)) = filter {
         let set_mode_filter = 1;
-        let arguments = [set_mode_filter, u64::from(flags), sock_fprog, 0, 0];
+        let arguments = [set_mode_filter, u64::from(flags), address(sock_fprog), 0, 0];
         put_call(&mut image, Call { number: libc::SYS_seccomp, arguments });
+    }
+    for word in capabilities.iter().flat_map(|sets| sets.words()) {
+        image.extend_from_slice(&word.to_ne_bytes());
+    }
+    if let Some((program, _)) = filter {
         // struct sock_fprog: length, padding, pointer to what follows it.
-        image.extend_from_slice(&(instructions as u64).to_ne_bytes());
-        image.extend_from_slice(&(sock_fprog + 16).to_ne_bytes());
+        image.extend_from_slice(&(program.len() as u64).to_ne_bytes());
+        image.extend_from_slice(&address(sock_fprog + 16).to_ne_bytes());
         for instruction in program {
             image.extend_from_slice(&instruction.code.to_ne_bytes());
             image.extend_from_slice(&[instruction.jt, instruction.jf]);

@@ -294,13 +294,15 @@ pub struct CapabilitySets {
     pub inheritable: u64,
 }
 
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
+impl CapabilitySets {
+    /// What capset(2) reads: the header of version 3, for the caller itself, and behind it two structs of three u32.
+    pub(super) fn words(self) -> [u32; 8] {
+        const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+        let CapabilitySets { effective: e, permitted: p, inheritable: i } = self;
+        let high = |set: u64| (set >> 32) as u32;
+        [CAPABILITY_VERSION_3, 0, e as u32, p as u32, i as u32, high(e), high(p), high(i)]
+    }
 }
-
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Sets our effective, permitted and inheritable capabilities (capset(2)).
 ///
@@ -308,10 +310,9 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 /// `EPERM` when one is to be gained that is not permitted.
 pub fn capset(sets: CapabilitySets) -> Result<()> {
     let CapabilitySets { effective: e, permitted: p, inheritable: i } = sets;
-    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let data = [e as u32, p as u32, i as u32, (e >> 32) as u32, (p >> 32) as u32, (i >> 32) as u32];
-    // SAFETY: version 3 reads two structs of three u32 each, which `data` is.
-    let ret = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    let words = sets.words();
+    // SAFETY: version 3 reads a header of two u32 and two structs of three u32 each, which `words` is.
+    let ret = unsafe { libc::syscall(libc::SYS_capset, words.as_ptr(), words[2..].as_ptr()) };
     check(ret, || format!("capset(effective={e:#x}, permitted={p:#x}, inheritable={i:#x})")).map(drop)
 }
 
@@ -320,17 +321,13 @@ pub fn capset(sets: CapabilitySets) -> Result<()> {
 /// # Errors
 /// None that a correct call can meet.
 pub fn capget() -> Result<CapabilitySets> {
-    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let mut data = [0_u32; 6];
-    // SAFETY: version 3 writes two structs of three u32 each, which `data` has room for.
-    let ret = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    let mut words = CapabilitySets::default().words();
+    let (header, data) = words.split_at_mut(2);
+    // SAFETY: version 3 reads a header of two u32 and writes two structs of three u32 each, which `data` has room for.
+    let ret = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
     check(ret, || "capget()")?;
-    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    Ok(CapabilitySets {
-        effective: join(data[0], data[3]),
-        permitted: join(data[1], data[4]),
-        inheritable: join(data[2], data[5]),
-    })
+    let join = |at: usize| u64::from(data[at]) | u64::from(data[at + 3]) << 32;
+    Ok(CapabilitySets { effective: join(0), permitted: join(1), inheritable: join(2) })
 }
 
 /// prctl(2) with plain integer arguments.
