@@ -81,7 +81,9 @@ impl Ended {
 
     fn open(&self) -> io::Result<File> {
         let path = self.directory.join(NEWER);
-        let open = || File::options().append(true).create(true).mode(0o600).open(&path);
+        let open = || {
+            File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK).open(&path)
+        };
         match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;

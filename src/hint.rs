@@ -92,6 +92,11 @@ fn choose(text: &str, kind: Option<&Error>, facts: &Facts) -> Option<String> {
              seccomp=default` is the built-in one"
                 .to_owned()
         }
+        () if has("cpuset") && has("no space left on device") => {
+            "the cgroup has no processor, or no memory node, that a process could run on: name some with --cpuset-cpus \
+             and --cpuset-mems"
+                .to_owned()
+        }
         () if has("no space left on device") => {
             "`df` and `df -i` tell which file system is full; CTR_STORE and --root name places on another".to_owned()
         }

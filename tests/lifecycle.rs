@@ -192,6 +192,10 @@ fn exec_takes_environment_directory_and_user() {
     let seen = case.exec_with(&["--env", "A=b c", "-e", "HOME=/x"], &["sh", "-c", "echo $A:$HOME"]).ok();
     assert_eq!(seen, "b c:/x\n");
     assert_eq!(case.exec_with(&["--cwd", "/tmp"], &["pwd"]).ok(), "/tmp\n");
+    // As with runc, only the first process has it made.
+    let error = case.exec_with(&["--cwd", "/not/there"], &["true"]).err();
+    assert!(error.contains("/not/there") && error.contains("no such file"), "{error}");
+    assert!(!case.rootfs().join("not").exists());
     assert_eq!(case.exec(&["sh", "-c", "readlink /proc/self/ns/pid"]).status, 0);
     if common::is_root() {
         let flags = ["--user", "1000:100", "--additional-gids", "7"];
@@ -275,6 +279,27 @@ fn pause_and_resume() {
     assert!(error.contains("not paused"), "{error}");
     case.ctr(&["pause", &case.id]).ok();
     case.ctr(&["delete", "--force", &case.id]).ok();
+}
+
+/// As with runc it waits for who resumes it, however long; and may be ended meanwhile.
+#[test]
+fn exec_that_ignores_a_pause_waits() {
+    let mut case = case!();
+    case.up();
+    require_cgroup!(case);
+    case.ctr(&["pause", &case.id]).ok();
+    let pids = || case.ctr(&["ps", "--format", "json", &case.id]).ok().split(',').count();
+    let before = pids();
+    let waiting = case.spawn(&["exec", "--ignore-paused", &case.id, "echo", "late"]);
+    let given_up = case.spawn(&["exec", "--ignore-paused", &case.id, "touch", "/tmp/made"]);
+    common::wait_for("both processes", || pids() == before + 2);
+    let pid = nix::unistd::Pid::from_raw(given_up.child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_ne!(given_up.wait().status, 0);
+    case.ctr(&["resume", &case.id]).ok();
+    assert_eq!(waiting.wait().ok(), "late\n");
+    common::wait_for("the end of what was given up", || pids() == before);
+    case.exec(&["test", "!", "-e", "/tmp/made"]).ok();
 }
 
 #[test]

@@ -510,6 +510,26 @@ fn updates_beside_a_delete_leave_nothing() {
     }
 }
 
+/// What was refused leaves no trace; what somebody has changed is set again by an update that names nothing.
+#[test]
+fn a_refused_update_leaves_nothing_and_an_empty_one_mends() {
+    require_v1!();
+    let mut case = case!();
+    limited(&mut case, json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 30}}));
+    let before = left(&case);
+    case.ctr(&["update", "--cpuset-cpus", "99999", &case.id]).err();
+    assert_eq!(left(&case), before);
+    case.ctr(&["limits", &case.id]).ok();
+    fs::write(cgroups(&case, case.pid())["pids"].join("pids.max"), "7").unwrap();
+    let out = case.ctr(&["limits", &case.id]);
+    assert!(out.status == 3 && out.stdout.contains("`update` without a flag sets it again"), "{out:?}");
+    case.ctr(&["update", "--memory", "70M", &case.id]).ok();
+    check(&case, &[("pids.max", "7"), ("memory.limit_in_bytes", "73400320")]);
+    case.ctr(&["update", &case.id]).ok();
+    check(&case, &[("pids.max", "30"), ("memory.limit_in_bytes", "73400320")]);
+    case.ctr(&["limits", &case.id]).ok();
+}
+
 /// By its file or by a property of its own: the last word counts; and what is no limit is refused.
 #[test]
 fn unified_is_what_is_a_limit() {

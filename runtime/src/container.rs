@@ -436,7 +436,7 @@ impl Container {
         let result = self
             .cgroup()
             .map_or(Ok(()), |cgroup| Ok(cgroup.add_v1(launched.pid)?))
-            .and_then(|()| finish_exec(&launched, &plan, options, facts))
+            .and_then(|()| finish_exec(&launched, &plan, options, facts, || self.status() == Status::Paused))
             .map_err(|error| tell_end(error, &launched));
         if result.is_err() {
             // Nobody has been told of it, so nobody would end it. That it has ended already is no matter.
@@ -534,6 +534,7 @@ fn finish_exec(
     plan: &Plan,
     options: &Options,
     facts: &Facts,
+    is_paused: impl Fn() -> bool,
 ) -> Result<Option<OwnedFd>> {
     if let Some(score) = plan.launch.oom_score_adj {
         set_oom_score(launched.pid, score, facts)?;
@@ -542,7 +543,7 @@ fn finish_exec(
     launched.channel.begin(&[])?;
     let (mut terminal, mut ready) = (None, false);
     loop {
-        match listen(&launched.channel, || false)? {
+        match listen(&launched.channel, "the new process", &is_paused)? {
             Message::Terminal(master) => terminal = Some(master),
             Message::Ready => {
                 phase!("process ready");
@@ -849,7 +850,7 @@ fn converse(
     drop(mounts);
     let (mut terminal, mut ready) = (None, false);
     loop {
-        match listen(&launched.channel, || hooks::may_take_for_ever(&plan.hooks))? {
+        match listen(&launched.channel, FIRST, || hooks::may_take_for_ever(&plan.hooks))? {
             Message::Hooks => {
                 // The environment is there: to the specification (runtime.md, "Lifecycle") that is `created`.
                 let state = record.oci(Status::Created, pid);
@@ -983,15 +984,17 @@ pub(crate) fn write_outputs(pid: i32, pidfd: &OwnedFd, options: &Options) -> Res
 /// than a slow file system needs, and none that is gone gets in the way for longer.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+const FIRST: &str = "the container's first process";
+
 /// Waits for what a process that is not yet the container's program says next.
-fn listen(channel: &Channel, no_end: impl Fn() -> bool) -> Result<Message> {
+fn listen(channel: &Channel, who: &str, no_end: impl Fn() -> bool) -> Result<Message> {
     loop {
         match channel.listen_for(PATIENCE)? {
             Some(message) => return Ok(message),
             None if no_end() => {}
             None => {
                 return Err(Error::text(format!(
-                    "the container's first process has not come further for {} s: a file system that does not answer, \
+                    "{who} has not come further for {} s: a file system that does not answer, \
                      in most cases (of a container that was created, `ctr stuck` shows what it waits for)",
                     PATIENCE.as_secs()
                 )));
@@ -1003,7 +1006,7 @@ fn listen(channel: &Channel, no_end: impl Fn() -> bool) -> Result<Message> {
 /// Waits until the container's program runs.
 fn wait_for_program(channel: &Channel, no_end: impl Fn() -> bool) -> Result<()> {
     loop {
-        match listen(channel, &no_end)? {
+        match listen(channel, FIRST, &no_end)? {
             Message::End => return Ok(()),
             other => fail(other)?,
         }

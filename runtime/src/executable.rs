@@ -51,6 +51,7 @@ impl Place {
                 args: process.args().clone().unwrap_or_default(),
                 env: process.env().clone().unwrap_or_default(),
                 cwd: process.cwd().clone(),
+                may_make_cwd: false,
                 keep_fds: 0,
             },
         })
@@ -224,6 +225,7 @@ mod tests {
                 args: vec![name.into()],
                 env: vec![format!("PATH={path}")],
                 cwd: "/work".into(),
+                may_make_cwd: false,
                 keep_fds: 0,
             },
         };

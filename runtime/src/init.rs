@@ -305,12 +305,12 @@ fn own_standard_streams(uid: u32) {
     }
 }
 
-/// Goes to the working directory, made where it is missing, and makes sure that it lies inside: a path through
+/// Goes to the working directory, for a container's first process made where it is missing as runc does, and makes sure that it lies inside: a path through
 /// `/proc/self/fd` could lead to a descriptor of the host (CVE-2024-21626).
 fn enter_directory(program: &Program) -> Result<()> {
     let cwd = &program.cwd;
     match fs::chdir(cwd) {
-        Err(error) if error.errno == libc::ENOENT => {
+        Err(error) if error.errno == libc::ENOENT && program.may_make_cwd => {
             Root::open(Path::new("/"))?
                 .ensure_dir(cwd)
                 .doing(|| format!("make the working directory {cwd:?}"))?;

@@ -418,22 +418,31 @@ fn failures(name: &str, events: &Counters) -> Option<u64> {
     events.get(key).copied()
 }
 
+/// Of a limit the file that is there, what was asked for of it, and what it reads.
+fn found<'a>((names, values): &'a resources::File, cgroup: &Cgroup) -> Option<(&'a str, &'a str, String)> {
+    names
+        .split('|')
+        .zip(values.split('|').chain(std::iter::repeat(values.as_str())))
+        .find_map(|(file, value)| Some((file, value, cgroup.text(file)?)))
+}
+
+/// Whether the limit is set as it was asked for.
+pub(crate) fn is_set(limit: &resources::File, cgroup: &Cgroup) -> bool {
+    found(limit, cgroup).is_some_and(|(file, value, text)| limit::holds(file, value, &text))
+}
+
 fn drift(files: &[resources::File], cgroup: &Cgroup) -> Vec<Drift> {
     let mut all = Vec::new();
-    for (names, values) in files {
-        let found = names
-            .split('|')
-            .zip(values.split('|').chain(std::iter::repeat(values.as_str())))
-            .find_map(|(file, value)| Some((file, value, cgroup.text(file)?)));
-        match found {
-            Some((file, value, text)) if !limit::holds(file, value, &text) => all.push(Drift {
+    for limit in files.iter().filter(|limit| !is_set(limit, cgroup)) {
+        match found(limit, cgroup) {
+            Some((file, value, text)) => all.push(Drift {
                 file: file.to_owned(),
                 requested: value.to_owned(),
                 found: Some(text.trim_end().to_owned()),
             }),
-            Some(_) => {}
             None if Path::new(cgroup.dir()).exists() => {
-                all.push(Drift { file: names.clone(), requested: values.clone(), found: None });
+                let (names, values) = limit.clone();
+                all.push(Drift { file: names, requested: values, found: None });
             }
             None => {}
         }

@@ -4,6 +4,7 @@ use crate::confine;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
+use crate::limits;
 use crate::plan::create::cgroup_path;
 use crate::plan::validate::Check;
 use crate::plan::{change, resources, resources_v1};
@@ -61,7 +62,9 @@ impl Container {
         let all = resources_v1::files(&merged, facts.usable_v1(), &mut check, &mut Vec::new());
         // Of what held before it has been warned before; and of what makes no sense alone, the sum has been checked.
         resources_v1::files(change, facts.usable_v1(), &mut Check::default(), &mut warnings);
-        resources::check_unified(change, &mut check);
+        if check.problems.is_empty() {
+            resources::check_unified(change, &mut check);
+        }
         let rules = change.devices().as_ref().is_some_and(|rules| !rules.is_empty());
         let filter = rules.then(|| resources::device_filter(change, facts, &mut check)).flatten();
         if !check.problems.is_empty() {
@@ -70,29 +73,59 @@ impl Container {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let named: Vec<_> = all.iter().filter(|(file, _)| change::concerns(change, file)).cloned().collect();
-        if !named.is_empty() || filter.is_some() {
-            let before = self.need_cgroup("update")?;
+        // Where nothing is named, what is set otherwise than it was asked for is set again.
+        let names_nothing = *change == LinuxResources::default() && schemata.is_empty();
+        let has_drifted = |limit: &resources::File| {
+            names_nothing && self.cgroup().is_some_and(|cgroup| !limits::is_set(limit, &cgroup))
+        };
+        let is_meant = |limit: &&resources::File| change::concerns(change, &limit.0) || has_drifted(limit);
+        let named: Vec<_> = all.iter().filter(is_meant).cloned().collect();
+        let is_spread = names_nothing && self.cgroup().is_some_and(|cgroup| !cgroup.v1().is_empty());
+        if named.is_empty() && filter.is_none() && !is_spread {
+            self.set_schemata(schemata)?;
+            return self.keep(&merged);
+        }
+        let before = self.need_cgroup("update")?;
+        let mut texts = Vec::new();
+        let mut set = || -> Result<()> {
             let (cgroup, needed) = self.with_v1(&before, &named, facts)?;
             check_usage(&cgroup, change)?;
-            let texts = remember(&cgroup, &named);
-            let set = self.tell_systemd(&merged, facts).and_then(|()| set_all(&cgroup, &named));
-            let set = set.and_then(|()| gather(&before, &needed));
-            if let Err(error) = set {
-                // The reason that is told is the first one.
-                let _ = self.tell_systemd(&held, facts);
-                // Twice, for those that go with another only when that is what it was.
-                for (file, text) in texts.iter().rev().chain(&texts) {
-                    let _ = cgroup.write(file, text);
-                }
-                return Err(error);
+            texts = remember(&cgroup, &named);
+            self.tell_systemd(&merged, facts)?;
+            set_all(&cgroup, &named)?;
+            gather(&before, if names_nothing { before.v1() } else { &needed })?;
+            self.keep(&merged)?;
+            self.set_schemata(schemata)?;
+            if let Some(program) = &filter {
+                Cgroup::filter_devices(cgroup.open()?.as_fd(), program, true)?;
             }
-            if let Some(program) = filter {
-                Cgroup::filter_devices(cgroup.open()?.as_fd(), &program, true)?;
-            }
+            Ok(())
+        };
+        set().inspect_err(|_| self.restore(&before, &held, &texts, facts))
+    }
+
+    /// After a failure, what was there before. The reason that is told is that of the failure.
+    fn restore(&self, before: &Cgroup, held: &LinuxResources, texts: &[(String, String)], facts: &Facts) {
+        let now = self.again().ok();
+        let cgroup = now.as_ref().and_then(Container::cgroup).unwrap_or_else(|| before.clone());
+        let _ = self.tell_systemd(held, facts);
+        // Twice, for those that go with another only when that is what it was.
+        for (file, text) in texts.iter().rev().chain(texts) {
+            let _ = cgroup.write(file, text);
         }
-        self.set_schemata(schemata)?;
-        let text = serde_json::to_vec(&merged).map_err(|error| Error::text(error.to_string()))?;
+        if self.resources().is_ok_and(|kept| kept != *held) {
+            let _ = self.keep(held);
+        }
+        let mut new = cgroup.v1().clone();
+        new.retain(|name, _| !before.v1().contains_key(name));
+        if !new.is_empty() && Cgroup::at(Path::new("")).with_v1(new).remove_empty() {
+            let _ = self.entry.write(&self.record);
+        }
+    }
+
+    /// Writes down what is asked for now.
+    fn keep(&self, limits: &LinuxResources) -> Result<()> {
+        let text = serde_json::to_vec(limits).map_err(|error| Error::text(error.to_string()))?;
         self.entry.write_file(file::RESOURCES, &text)
     }
 

@@ -400,7 +400,10 @@ pub fn note_signal(entry: &Entry, signal: i32, by: &str) {
         file.write_all(format!("{line}\n").as_bytes())
     });
     if let Err(error) = noted {
-        tracing::debug!("note the signal: {error}");
+        tracing::warn!(
+            "the signal is sent, but that it was cannot be noted, so `why` will not know: write {}: {error}",
+            entry.path(file::SIGNALS).display()
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use ctr_runtime::bundle::TEXT_MAX;
 use ctr_runtime::container::{self, Container, Options};
 use ctr_runtime::facts::Facts;
 use ctr_runtime::plan::Request;
+use ctr_runtime::state::Status;
 use ctr_runtime::witness::Watch;
 use oci_spec::runtime::{LinuxCapabilitiesBuilder, Process, UserBuilder};
 use std::path::PathBuf;
@@ -30,8 +31,11 @@ pub fn exec(context: &Context, flags: &Exec) -> Result<u8> {
         cgroup: cgroup(&flags.cgroup)?,
         ..Options::default()
     };
-    let foreground = (!flags.detach).then(Foreground::begin).transpose()?;
+    // In a paused one nothing comes further until somebody resumes it: whoever waits for that may be ended meanwhile.
+    let waits = flags.ignore_paused && container.status() == Status::Paused;
+    let foreground = (!flags.detach && !waits).then(Foreground::begin).transpose()?;
     let started = container.exec(&process, &request, &options, flags.ignore_paused, &Facts::read())?;
+    let foreground = if waits && !flags.detach { Some(Foreground::begin()?) } else { foreground };
     match foreground {
         Some(foreground) => Ok(foreground.wait(started, AS_RUNC, Watch::default())?.ended.status() as u8),
         None => Ok(0),

@@ -59,6 +59,7 @@ pub fn fit(flags: &Fit) -> Result<()> {
     };
     let least = search.memory(memory)?;
     let fewest = search.pids(least, pids)?;
+    let least = search.confirmed(least, fewest)?;
     search.done();
     let found = Found {
         command: flags.command.clone(),
@@ -169,6 +170,28 @@ impl Search<'_> {
             if self.passes(memory, Some(middle))? { enough = middle } else { too_few = middle }
         }
         Ok(enough)
+    }
+
+    /// What it passes with again and again: from one run to the next the kernel may count some pages more.
+    fn confirmed(&mut self, memory: u64, pids: u64) -> Result<u64> {
+        const TIMES: u32 = 6;
+        let most = memory.saturating_mul(4);
+        let (mut memory, mut passed) = (memory, 0);
+        while passed < TIMES {
+            if self.passes(memory, Some(pids))? {
+                passed += self.flags.tries;
+                continue;
+            }
+            passed = 0;
+            memory = (memory + memory / 50).max(memory + 4 * PAGE).next_multiple_of(PAGE);
+            if memory > most {
+                bail!(
+                    "the command passed with less, but not with {}: it may not be the same each time",
+                    bytes(memory)
+                );
+            }
+        }
+        Ok(memory)
     }
 
     /// Where a person looks on, what is being tried.

@@ -86,11 +86,11 @@ fn drifted(drift: &Drift) -> String {
     let Drift { file, requested, found } = drift;
     match found {
         Some(found) => format!(
-            "{file} is {found:?}, not {requested:?} as asked for: somebody has changed it (`update` sets it again)\n"
+            "{file} is {found:?}, not {requested:?} as asked for: somebody has changed it (`update` without a flag sets it again)\n"
         ),
         None if file.ends_with("/cgroup.procs") => {
             format!(
-                "process {requested} is not in {file}: the limits there do not hold for it (`update` puts it in)\n"
+                "process {requested} is not in {file}: the limits there do not hold for it (`update` without a flag puts it in)\n"
             )
         }
         None => format!("{file} is not there, so {requested:?} is not in force\n"),

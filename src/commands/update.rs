@@ -2,21 +2,26 @@
 
 use super::context::Context;
 use crate::cli::limits::Update;
+use crate::run::limits::without_nothing;
 use anyhow::{Context as _, Result};
 use ctr_runtime::facts::Facts;
-use ctr_runtime::plan::change;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Changes the limits that the flags name, or a file, or both: the flags then win.
+/// Changes the limits that the flags name, or a file: then flags do not count, as with runc.
 ///
 /// # Errors
 /// What makes no sense, or cannot be had.
 pub fn update(context: &Context, flags: &Update) -> Result<()> {
     let named = named(flags)?;
     let change = match &flags.resources {
-        Some(path) => change::merge(&read(path)?, &named)?,
+        Some(path) => {
+            if named != LinuxResources::default() {
+                tracing::warn!("with --resources the other flags for limits do not count");
+            }
+            read(path)?
+        }
         None => named,
     };
     if change == LinuxResources::default() && flags.resources.is_some() {
@@ -91,7 +96,7 @@ fn named(flags: &Update) -> Result<LinuxResources> {
     if let Some(limit) = flags.pids_limit {
         all["pids"] = json!({ "limit": limit });
     }
-    Ok(serde_json::from_value(all)?)
+    Ok(serde_json::from_value(without_nothing(all).unwrap_or_else(|| json!({})))?)
 }
 
 #[cfg(test)]

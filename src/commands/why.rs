@@ -144,12 +144,14 @@ fn by_signal(death: &Death, verdict: &Verdict) -> String {
         }
         Some(Killer::Kernel) => format!("ended by {name} from the kernel{}{dumped}", fault(number)),
         Some(Killer::Outside) if verdict.limit.is_some() => format!(
-            "killed by {name} from outside: neither ctr sent it, nor the kernel, which had killed {} of it before for want of \
+            "killed by {name} from outside: no ctr has noted that it sent it, and it was not the kernel, which had killed {} of it before for want of \
              memory",
             processes(death)
         ),
         Some(Killer::Outside) => {
-            format!("killed by {name} from outside: neither ctr sent it, nor the kernel for want of memory")
+            format!(
+                "killed by {name} from outside: no ctr has noted that it sent it, and it was not the kernel for want of memory"
+            )
         }
         _ if kill && verdict.limit.is_some() => {
             let why = verdict.limit.as_ref().map(|whose| out_of_memory(death, whose)).unwrap_or_default();
@@ -530,7 +532,7 @@ mod tests {
             ),
             (
                 death(killed),
-                "killed by SIGKILL from outside: neither ctr sent it, nor the kernel for want of memory",
+                "killed by SIGKILL from outside: no ctr has noted that it sent it, and it was not the kernel for want of memory",
             ),
             (
                 with(death(killed), |death| death.usage.memory = None),

@@ -36,9 +36,30 @@ pub(super) fn read(flags: &LimitFlags) -> Result<Option<LinuxResources>> {
     if let Some(pids) = flags.pids.filter(|pids| *pids < -1) {
         bail!("--pids {pids}: neither a number of processes nor -1, no limit");
     }
+    if let Some(quota) = flags.cpu_quota.filter(|quota| *quota < -1) {
+        bail!("--cpu-quota {quota}: neither a number of microseconds nor -1, no limit");
+    }
     let bytes = |size: Option<Size>| size.map(|Size(bytes)| bytes);
     let mut unified: Vec<(String, String)> =
         flags.cgroup_conf.iter().map(|text| pair("--cgroup-conf", text)).collect::<Result<_>>()?;
+    for (file, flag, is_named) in [
+        ("memory.max", "--memory", flags.memory.is_some()),
+        ("memory.low", "--memory-reservation", flags.memory_reservation.is_some()),
+        ("memory.swap.max", "--swap", flags.swap.is_some() || flags.memory_swap.is_some()),
+        ("pids.max", "--pids", flags.pids.is_some()),
+        (
+            "cpu.max",
+            "--cpus",
+            flags.cpus.is_some() || flags.cpu_quota.is_some() || flags.cpu_period.is_some(),
+        ),
+        ("cpu.weight", "--cpu-shares", flags.cpu_shares.is_some()),
+        ("cpuset.cpus", "--cpuset-cpus", flags.cpuset_cpus.is_some()),
+        ("cpuset.mems", "--cpuset-mems", flags.cpuset_mems.is_some()),
+    ] {
+        if is_named && unified.iter().any(|(name, _)| name == file) {
+            bail!("--cgroup-conf {file} and {flag} name the same limit: leave one out");
+        }
+    }
     // OCI knows swap only together with memory; the kernel knows it alone.
     unified.extend(flags.swap.map(|Size(bytes)| ("memory.swap.max".to_owned(), bytes.to_string())));
     let all = json!({
@@ -70,7 +91,7 @@ pub(super) fn read(flags: &LimitFlags) -> Result<Option<LinuxResources>> {
 }
 
 /// Leaves out what nothing is said of.
-fn without_nothing(value: Value) -> Option<Value> {
+pub(crate) fn without_nothing(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
         Value::Array(list) if list.is_empty() => None,
@@ -106,11 +127,15 @@ fn rates(flag: &str, texts: &[String]) -> Result<Vec<Value>> {
 /// `/dev/sda:1M`: the device by its numbers.
 fn rate(text: &str) -> Result<Value> {
     let (path, rate) = text.rsplit_once(':').context("expected DEVICE:RATE")?;
+    let rate = size(rate)?;
+    if rate == 0 {
+        bail!("it is no limit: leave it out, or give one");
+    }
     let meta = Path::new(path).metadata().with_context(|| format!("look at {path}"))?;
     if !meta.file_type().is_block_device() {
         bail!("{path} is not a block device");
     }
-    Ok(json!({ "major": major(meta.rdev()), "minor": minor(meta.rdev()), "rate": size(rate)? }))
+    Ok(json!({ "major": major(meta.rdev()), "minor": minor(meta.rdev()), "rate": rate }))
 }
 
 #[cfg(test)]
@@ -145,6 +170,10 @@ mod tests {
         let error = |flags: LimitFlags| format!("{:#}", read(&flags).unwrap_err());
         let flags = LimitFlags { device_read_bps: vec!["/dev/null:1M".into()], ..LimitFlags::default() };
         assert_eq!(error(flags), "--device-read-bps /dev/null:1M: /dev/null is not a block device");
+        let flags = LimitFlags { device_write_iops: vec!["/dev/vda:0".into()], ..LimitFlags::default() };
+        assert!(error(flags).starts_with("--device-write-iops /dev/vda:0: it is no limit"));
+        let flags = LimitFlags { cpu_quota: Some(-7), ..LimitFlags::default() };
+        assert!(error(flags).starts_with("--cpu-quota -7: "));
         let flags = LimitFlags { hugetlb: vec!["2MB=x".into()], ..LimitFlags::default() };
         assert!(error(flags).starts_with("--hugetlb 2MB=x: "));
     }

@@ -8,7 +8,7 @@ pub(crate) mod caller;
 mod capabilities;
 mod compile;
 mod devices;
-mod limits;
+pub(crate) mod limits;
 mod mounts;
 mod name;
 mod profile;

@@ -38,7 +38,7 @@ gone() { docker rm -f "$@" >/dev/null; } # NAME ...
 look() { docker inspect -f "$2" "$1"; }  # NAME FORMAT
 looks() { [ "$(look "$1" "$2")" = "$3" ]; }  # NAME FORMAT WANT
 in_state() { [ "$(look "$1" '{{.State.Status}}')" = "$2" ]; }
-logged() { docker logs "$1" 2>&1 | grep -q "$2"; } # NAME TEXT
+logged() { case $(docker logs "$1" 2>&1) in *"$2"*) ;; *) false ;; esac; } # NAME TEXT
 cgroup_of() { # NAME
 	local path
 	path=$(awk -F: '{ print $3 }' "/proc/$(look "$1" '{{.State.Pid}}')/cgroup")

@@ -44,7 +44,7 @@ gone() { # NAME ...: removes what a check has made
 
 in_state() { [ "$(p inspect -f '{{.State.Status}}' "$1")" = "$2" ]; }
 
-logged() { p logs "$1" 2>&1 | grep -q "$2"; } # CONTAINER TEXT
+logged() { case $(p logs "$1" 2>&1) in *"$2"*) ;; *) false ;; esac; } # CONTAINER TEXT
 
 
 check_runtime_is_ours() {

@@ -128,7 +128,7 @@ fn build(
         filter,
         listener_metadata: listener_metadata(linux),
         start_container: hooks.start_container().clone().unwrap_or_default(),
-        program: process::program(proc, request),
+        program: process::program(proc, request, true),
     };
     let launch = Launch {
         new: new & !late,

@@ -75,7 +75,7 @@ pub fn exec(
         filter,
         listener_metadata: super::create::listener_metadata(linux),
         start_container: Vec::new(),
-        program: process::program(wanted, request),
+        program: process::program(wanted, request, false),
     };
     let launch = Launch {
         join_process: Some((pid, namespaces)),

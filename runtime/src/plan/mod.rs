@@ -254,6 +254,8 @@ pub struct Program {
     pub env: Vec<String>,
     /// Its working directory.
     pub cwd: PathBuf,
+    /// Make that where it is missing.
+    pub may_make_cwd: bool,
     /// How many descriptors from 3 on it keeps.
     pub keep_fds: u32,
 }

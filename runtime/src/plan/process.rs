@@ -110,8 +110,8 @@ pub fn rlimits(process: &Process) -> Vec<Rlimit> {
         .collect()
 }
 
-/// The program, with the variables of socket activation.
-pub fn program(process: &Process, request: &Request) -> Program {
+/// The program, with the variables of socket activation; a container's `first` process may have its working directory made.
+pub fn program(process: &Process, request: &Request, first: bool) -> Program {
     let mut env = process.env().clone().unwrap_or_default();
     if let Some((count, names)) = &request.listen {
         env.push(format!("LISTEN_FDS={count}"));
@@ -122,6 +122,7 @@ pub fn program(process: &Process, request: &Request) -> Program {
         args: process.args().clone().unwrap_or_default(),
         env,
         cwd: process.cwd().clone(),
+        may_make_cwd: first,
         keep_fds: request.keep_fds + request.listen.as_ref().map_or(0, |(count, _)| *count),
     }
 }
