@@ -292,13 +292,13 @@ fn exec_that_ignores_a_pause_waits() {
     let before = pids();
     let waiting = case.spawn(&["exec", "--ignore-paused", &case.id, "echo", "late"]);
     let given_up = case.spawn(&["exec", "--ignore-paused", &case.id, "touch", "/tmp/made"]);
-    common::wait_for("both processes", || pids() == before + 2);
+    wait_for("both processes", || pids() == before + 2);
     let pid = nix::unistd::Pid::from_raw(given_up.child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_ne!(given_up.wait().status, 0);
     case.ctr(&["resume", &case.id]).ok();
     assert_eq!(waiting.wait().ok(), "late\n");
-    common::wait_for("the end of what was given up", || pids() == before);
+    wait_for("the end of what was given up", || pids() == before);
     case.exec(&["test", "!", "-e", "/tmp/made"]).ok();
 }
 

@@ -330,7 +330,8 @@ impl Container {
     pub fn delete(store: &Store, id: &str, force: bool, last: &dyn Fn(&Container, Status)) -> Result<()> {
         let entry = store.open(id)?;
         let _lock = entry.lock()?;
-        let record = entry.record()?;
+        let whole = entry.record()?;
+        let record = whole.clone().or_else(|| entry.rescued());
         let container = Self::new(entry, record.clone(), id);
         let status = container.status();
         // runtime-spec runtime.md, "Delete"; runc and crun let one go that was never started.
@@ -352,8 +353,8 @@ impl Container {
             last(&container, status);
             phase!("end recorded");
         }
-        if record.is_none() {
-            container.entry.warn_of_torn();
+        if whole.is_none() {
+            container.entry.warn_of_torn(record.as_ref());
         }
         release::release(&container.entry, record.as_ref())?;
         phase!("all it held removed");

@@ -436,20 +436,47 @@ impl Entry {
         ))
     }
 
+    /// What a torn record still tells of a container that runs: a process, and a cgroup of the container's name with that
+    /// process in it.
+    pub(crate) fn rescued(&self) -> Option<Record> {
+        let text = self.torn_text();
+        let pid: i32 = value_in(&text, "pid")?.parse().ok()?;
+        let (start_time, _) = start_time(pid)?;
+        let cgroup = PathBuf::from(value_in(&text, "cgroup")?);
+        let is_its_own = cgroup.file_name()?.to_string_lossy().contains(&self.name());
+        let holds_it = is_its_own && Cgroup::at(&cgroup).processes().is_ok_and(|pids| pids.contains(&pid));
+        holds_it.then(|| Record {
+            id: self.name(),
+            pid,
+            start_time,
+            cgroup: Some(cgroup),
+            ..Record::default()
+        })
+    }
+
+    fn torn_text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path(file::STATE)).unwrap_or_default()).into_owned()
+    }
+
     /// Tells what can be told of a container whose record cannot be read, before its directory goes.
-    pub fn warn_of_torn(&self) {
-        let bytes = std::fs::read(self.path(file::STATE)).unwrap_or_default();
-        if bytes.is_empty() && !self.path(file::CONFIG).exists() {
+    pub(crate) fn warn_of_torn(&self, rescued: Option<&Record>) {
+        let text = self.torn_text();
+        if let Some(Record { pid, cgroup: Some(cgroup), .. }) = rescued {
+            tracing::warn!(
+                "the record of container {:?} is torn: of what it had, the processes of the cgroup {} are ended, the process \
+                 {pid} among them, and that cgroup and the directory removed",
+                self.name(),
+                cgroup.display()
+            );
+            return;
+        }
+        if text.is_empty() && !self.path(file::CONFIG).exists() {
             // Whoever was making it came no further.
             return;
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let value = |key: &str| {
-            let after = text.rsplit_once(&format!("\"{key}\":"))?.1;
-            Some(after.trim_start_matches('"').split(['"', ',', '}']).next()?.to_owned())
+        let named = |key: &str| {
+            value_in(&text, key).map(|value| format!("; it names the {key} {value}")).unwrap_or_default()
         };
-        let named =
-            |key: &str| value(key).map(|value| format!("; it names the {key} {value}")).unwrap_or_default();
         tracing::warn!(
             "the record of container {:?} is torn, so only its directory is removed: processes and a cgroup that it may have \
              had are left{}{}",
@@ -568,6 +595,12 @@ impl Recording {
     pub fn note(&mut self, record: &Record) -> Result<()> {
         Ok(self.file.write_all(line(record)?.as_bytes()).doing(|| "write the container's record")?)
     }
+}
+
+/// The value of `key` in what is left of a record: of its last line the first one, which no nested object has.
+fn value_in(text: &str, key: &str) -> Option<String> {
+    let after = text.trim_end().lines().last()?.split_once(&format!("\"{key}\":"))?.1;
+    Some(after.trim_start_matches('"').split(['"', ',', '}']).next()?.to_owned())
 }
 
 fn line(record: &Record) -> Result<String> {
