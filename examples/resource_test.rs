@@ -8,7 +8,7 @@
 //! As an ordinary user in a session of systemd this prints, for instance:
 //!
 //!     status 0, peak 25.9 MiB of memory and 2 processes, 0 killed, throttled for 0.000 s: Passed
-//!     with 16 MiB: status 137, 1 killed: Failed(["signal 9 ended it", "expected no-oom, found 1"])
+//!     with 16 MiB: status 137, 1 killed: Failed(["it ended with status 137", "expected no-oom, found 1"])
 
 use std::io;
 use std::time::Duration;

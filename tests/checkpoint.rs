@@ -201,6 +201,9 @@ fn an_established_connection_goes_on() {
     let (mut to, mut from) = (client.stdin.take().unwrap(), BufReader::new(client.stdout.take().unwrap()));
     let mut says = |text: &str| {
         to.write_all(text.as_bytes()).unwrap();
+        let limit = Some(Duration::from_secs(20));
+        let answers = ctr_isolation::sys::process::poll(&[from.get_ref().as_fd()], limit).unwrap();
+        assert!(answers.is_some(), "no answer to {text:?}");
         let mut line = String::new();
         from.read_line(&mut line).unwrap();
         assert_eq!(line, text);

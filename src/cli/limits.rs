@@ -139,7 +139,8 @@ pub struct Update {
     #[arg(value_name = "ID")]
     pub id: String,
 
-    /// Read the limits from FILE, or with - from standard input: an object like config.json's linux.resources
+    /// Read the limits from FILE, or with - from standard input: an object like config.json's linux.resources; other flags
+    /// do not count then
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
 
