@@ -1,6 +1,6 @@
 //! A container brought back from files.
 
-use super::criu::{Criu, Notice, Start, check_user};
+use super::criu::{Criu, Notice, Start, check_user, find};
 use super::rpc::{CgroupRoot, Inherited, Joined, Kind, Options, Request};
 use super::{Common, DESCRIPTORS, Directories, EXTERNAL, mounts};
 use crate::bundle::Bundle;
@@ -23,6 +23,7 @@ use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::{process, socket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LOG: &str = "restore.log";
 
@@ -216,6 +217,7 @@ impl Making<'_> {
     ) -> Result<()> {
         match notice.script.as_str() {
             "setup-namespaces" => self.set_up(notice.pid),
+            "network-unlock" => self.lay_down_a_lock(),
             "post-restore" => {
                 self.record.pid = notice.pid;
                 self.record.start_time = start_time(notice.pid).map_or(0, |(time, _)| time);
@@ -250,6 +252,32 @@ impl Making<'_> {
         let state = self.record.oci(Status::Created, pid);
         hooks::run("prestart", prestart(&plan.hooks).unwrap_or_default(), &state)?;
         hooks::run("createRuntime", plan.hooks.create_runtime().as_deref().unwrap_or_default(), &state)?;
+        Ok(())
+    }
+
+    /// A network namespace that outlives its container is still locked since the checkpoint, and CRIU 3.17 locks it once
+    /// more by the same rules of iptables(8). It then fails to take both away, which it says in its log alone, and no
+    /// packet ever goes through again. So of each rule that is there twice, one is taken away before that.
+    fn lay_down_a_lock(&self) -> Result<()> {
+        let joined = self.plan.launch.join.iter().find(|(kind, _)| *kind == ns::NETWORK);
+        let Some((_, path)) = joined else { return Ok(()) };
+        let namespace = fs::open(path, 0)?;
+        let lay_down = || {
+            process::setns(namespace.as_fd(), ns::NETWORK)?;
+            for tables in ["iptables", "ip6tables"].iter().filter_map(|name| find(name)) {
+                let run = |args: &[&str]| Command::new(&tables).arg("-w").args(args).output();
+                for chain in ["INPUT", "OUTPUT"] {
+                    let rule = format!("-A {chain} -j CRIU");
+                    let listed = run(&["-S", chain]).map(|listed| listed.stdout).unwrap_or_default();
+                    let count = String::from_utf8_lossy(&listed).lines().filter(|line| *line == rule).count();
+                    for _ in 1..count {
+                        run(&["-D", chain, "-j", "CRIU"]).doing(|| format!("take {rule:?} away"))?;
+                    }
+                }
+            }
+            Ok(String::new())
+        };
+        attempt(0, None, |_| Ok(()), lay_down).doing(|| "unlock the network namespace")?;
         Ok(())
     }
 
