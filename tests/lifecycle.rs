@@ -287,9 +287,10 @@ fn exec_that_ignores_a_pause_waits() {
     let mut case = case!();
     case.up();
     require_cgroup!(case);
-    case.ctr(&["pause", &case.id]).ok();
     let pids = || case.ctr(&["ps", "--format", "json", &case.id]).ok().split(',').count();
-    let before = pids();
+    let before = 2;
+    wait_for("the shell and what it waits for", || pids() == before);
+    case.ctr(&["pause", &case.id]).ok();
     let waiting = case.spawn(&["exec", "--ignore-paused", &case.id, "echo", "late"]);
     let given_up = case.spawn(&["exec", "--ignore-paused", &case.id, "touch", "/tmp/made"]);
     wait_for("both processes", || pids() == before + 2);

@@ -299,7 +299,7 @@ impl Watch {
             let count = file.read_at(&mut bytes, 0).ok()?;
             Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
         };
-        let (mut is_gone, mut is_lost) = (false, false);
+        let (mut is_gone, mut is_lost, mut only_later) = (false, false, Vec::new());
         for watched in &mut self.files {
             if let Some(text) = watched.file.as_ref().and_then(read) {
                 watched.text = Some(text);
@@ -309,8 +309,9 @@ impl Watch {
             let is_untold = UNTOLD.contains(&watched.name);
             match watched.later.as_ref().and_then(read) {
                 Some(text) => {
-                    // A last event that only the slice has seen: whose limit it was is lost.
-                    is_lost |= !is_untold && watched.text.as_ref() != Some(&text);
+                    if !is_untold && watched.text.as_ref() != Some(&text) {
+                        only_later.push(watched.name);
+                    }
                     watched.text = Some(text);
                 }
                 None => {
@@ -319,6 +320,10 @@ impl Watch {
                 }
             }
         }
+        for told in only_later {
+            is_lost = true;
+            self.judge_by_peak(told);
+        }
         if !ended {
             self.see_who_outlives();
         }
@@ -326,6 +331,23 @@ impl Watch {
         if ended || is_empty || is_gone {
             self.saw_end = !is_lost;
             self.files.iter_mut().for_each(|watched| (watched.file, watched.later) = (None, None));
+        }
+    }
+
+    /// A last event that only the slice has seen: whose limit it was nobody counts any more. Its own, where that was reached.
+    fn judge_by_peak(&mut self, told: &'static str) {
+        let (local, peak, max) = match told {
+            KILLS => ("memory.events.local", "memory.peak", "memory.max"),
+            _ => ("pids.events.local", "pids.peak", "pids.max"),
+        };
+        let read = |name: &str| self.text(name).map(str::to_owned);
+        let limit = limit(&read, max);
+        if limit.is_some_and(|limit| number(&read, peak).is_some_and(|peak| peak >= limit)) {
+            let text = read(told);
+            self.files
+                .iter_mut()
+                .filter(|watched| watched.name == local)
+                .for_each(|own| own.text.clone_from(&text));
         }
     }
 
@@ -577,6 +599,24 @@ mod tests {
             assert_eq!((watch.files().count(), watch.saw_end()), (0, saw_end));
             let (memory, pids) = (watch.last().memory.unwrap(), watch.last().pids.unwrap());
             assert_eq!((memory.peak, memory.killed, pids.peak), (Some(4096), kills, Some(7)));
+        }
+    }
+
+    /// What only the slice has counted says not whose limit it was: the peak does.
+    #[test]
+    fn whose_limit_it_was_the_peak_tells() {
+        for (peak, own) in [(9, Some(1)), (7, Some(0))] {
+            let ((scope, write_scope), (slice, write)) = (limited(), limited());
+            write_scope("pids.events.local", "max 0\n");
+            let mut watch = Watch::of(&Cgroup::at(scope.path()), Some(&Cgroup::at(slice.path())), &READ, 0);
+            for Watched { name, file, .. } in &mut watch.files {
+                *file = Some(File::options().write(true).open(scope.path().join(name)).unwrap());
+            }
+            write("pids.peak", &format!("{peak}\n"));
+            write("pids.events", "max 1\n");
+            watch.look(false);
+            let pids = watch.last().pids.unwrap();
+            assert_eq!((pids.refused, pids.refused_own), (1, own));
         }
     }
 
