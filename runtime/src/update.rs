@@ -75,12 +75,13 @@ impl Container {
         }
         // Where nothing is named, what is set otherwise than it was asked for is set again.
         let names_nothing = *change == LinuxResources::default() && schemata.is_empty();
-        let has_drifted = |limit: &resources::File| {
-            names_nothing && self.cgroup().is_some_and(|cgroup| !limits::is_set(limit, &cgroup))
+        let drifting = self.cgroup().filter(|_| names_nothing);
+        let is_meant = |limit: &&resources::File| {
+            change::concerns(change, &limit.0)
+                || drifting.as_ref().is_some_and(|cgroup| !limits::is_set(limit, cgroup))
         };
-        let is_meant = |limit: &&resources::File| change::concerns(change, &limit.0) || has_drifted(limit);
         let named: Vec<_> = all.iter().filter(is_meant).cloned().collect();
-        let is_spread = names_nothing && self.cgroup().is_some_and(|cgroup| !cgroup.v1().is_empty());
+        let is_spread = drifting.is_some_and(|cgroup| !cgroup.v1().is_empty());
         if named.is_empty() && filter.is_none() && !is_spread {
             self.set_schemata(schemata)?;
             return self.keep(&merged);
