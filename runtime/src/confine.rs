@@ -211,7 +211,7 @@ pub fn was_room(record: &Record) -> Result<()> {
     let (Some(held), Some(cgroup)) = (record.before_program, record.own_cgroup()) else {
         return Ok(());
     };
-    let killed = cgroup.counters("memory.events").is_some_and(|events| events.get("oom_kill") > Some(&0));
+    let killed = cgroup.has_oom_kills();
     // It may have been changed since.
     let Some(limit) = cgroup.number("memory.max").filter(|_| killed) else { return Ok(()) };
     Err(Error::text(format!(

@@ -18,6 +18,10 @@ use std::time::Duration;
 /// How long the processes of a container have to go once they were killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The kernel tells watchers of `memory.events` up to 10 ms late (`CGROUP_FILE_NOTIFY_MIN_INTV`), and they then still have
+/// to read it: an engine that finds the file gone never learns that memory ran out.
+const OOM_NOTICE: Duration = Duration::from_millis(30);
+
 /// Ends what still runs and removes every resource of the host that `record` names, the entry last: so that a second
 /// try can go on where this one failed.
 ///
@@ -49,6 +53,9 @@ fn forget_cgroup(entry: &Entry, record: &Record) {
 pub fn undo(record: &Record) -> std::result::Result<(), Error> {
     let mut problems: Vec<String> = Vec::new();
     let mut note = |result: Result<()>| problems.extend(result.err().map(|error| error.to_string()));
+    if record.own_cgroup().is_some_and(|cgroup| cgroup.has_oom_kills()) {
+        std::thread::sleep(OOM_NOTICE);
+    }
     let killed = kill(record);
     // What did not end in time will not now.
     let patience = if killed.is_ok() { KILL_TIMEOUT } else { Duration::ZERO };

@@ -541,10 +541,14 @@ check_build() {
 	has "$output" "non-zero code: 9"
 	docker rmi built >/dev/null
 }
+has_died() { # NAME
+	has "$(docker events --since 1m --until 0s --filter "container=$1" --format '{{.Action}}' | xargs)" 'create start die'
+}
 check_wait_and_events() {
 	background waited -- sleep 1
 	same 0 "$(docker wait waited)"
-	has "$(docker events --since 1m --until 0s --filter container=waited --format '{{.Action}}' | xargs)" 'create start die'
+	# Whoever waits may hear of the end before it is among the events.
+	eventually has_died waited
 	gone waited
 }
 exits() { run $IMAGE sh -c "exit $1"; } # STATUS

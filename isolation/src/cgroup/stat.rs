@@ -122,6 +122,11 @@ impl Cgroup {
         self.text(file).map(|text| counters(&text))
     }
 
+    /// Whether the kernel has ended a process in it, or below it, for want of memory.
+    pub fn has_oom_kills(&self) -> bool {
+        self.counters("memory.events").is_some_and(|events| events.get("oom_kill") > Some(&0))
+    }
+
     /// A nested keyed file, such as `io.stat`.
     pub fn nested(&self, file: &str) -> Option<Nested> {
         self.text(file).map(|text| nested(&text))
