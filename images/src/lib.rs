@@ -4,4 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod digest;
+pub mod error;
 pub mod host;
+pub mod source;
+
+pub use error::{Context, Error, Kind, Result};
