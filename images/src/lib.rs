@@ -7,6 +7,10 @@
 pub mod digest;
 pub mod error;
 pub mod host;
+pub mod manifest;
 pub mod source;
+pub mod store;
+pub mod tar;
+pub mod unpack;
 
 pub use error::{Context, Error, Kind, Result};

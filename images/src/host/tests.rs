@@ -253,9 +253,10 @@ fn an_image_is_only_made_where_nothing_was() {
 #[test]
 fn modes_do_not_depend_on_the_caller_s_umask() {
     let host = host();
-    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // This thread's alone from now on: the other tests are threads of the same process.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let (image, _private, installed) = installed(host.path());
-    nix::sys::stat::umask(before);
     for (path, mode) in &image.directories {
         let made = fs::metadata(installed.rootfs.join(path.strip_prefix("/").unwrap())).unwrap();
         assert_eq!(made.permissions().mode() & 0o7777, *mode, "{}", path.display());

@@ -112,6 +112,114 @@ pub fn symlinkat(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> 
     check(ret, || format!("symlinkat({target:?}, {name:?})")).map(drop)
 }
 
+/// Makes `name` in `dir` another name of `old` in `from`, of the link itself if it is one (linkat(2)).
+///
+/// # Errors
+/// The kernel's; `EPERM` for a directory.
+pub fn linkat(from: BorrowedFd<'_>, old: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
+    let (c_old, c_name) = (cpath(old)?, cpath(name)?);
+    // SAFETY: both strings outlive the call.
+    let ret = unsafe { libc::linkat(from.as_raw_fd(), c_old.as_ptr(), dir.as_raw_fd(), c_name.as_ptr(), 0) };
+    check(ret, || format!("linkat({old:?}, {name:?})")).map(drop)
+}
+
+/// Sets when `name` in `dir` was read and changed last, of the link itself if it is one: seconds and nanoseconds
+/// (utimensat(2)). An empty name means `dir`.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_times(
+    dir: BorrowedFd<'_>,
+    name: &Path,
+    (read, read_nanos): (i64, u32),
+    (changed, changed_nanos): (i64, u32),
+) -> Result<()> {
+    let c_name = cpath(name)?;
+    let times = [(read, read_nanos), (changed, changed_nanos)]
+        .map(|(seconds, nanos)| libc::timespec { tv_sec: seconds, tv_nsec: nanos.into() });
+    let ret = match name.as_os_str().is_empty() {
+        // SAFETY: the array of two outlives the call.
+        true => unsafe { libc::futimens(dir.as_raw_fd(), times.as_ptr()) },
+        // SAFETY: as above, and the name does, too.
+        false => unsafe {
+            libc::utimensat(dir.as_raw_fd(), c_name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+        },
+    };
+    check(ret, || format!("utimensat({name:?})")).map(drop)
+}
+
+/// Gives the open file `fd` the extended attribute `name` (fsetxattr(2)).
+///
+/// # Errors
+/// The kernel's; `EOPNOTSUPP` where the file system has none of that kind.
+pub fn set_attribute(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<()> {
+    let c_name = cstring(name)?;
+    // SAFETY: the name outlives the call, and the value's own length is given.
+    let ret =
+        unsafe { libc::fsetxattr(fd.as_raw_fd(), c_name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(ret, || format!("fsetxattr({c_name:?})")).map(drop)
+}
+
+/// Gives `name` in `dir`, the link itself if it is one, the extended attribute `key` (lsetxattr(2)): for what cannot be
+/// opened without doing more, as a device.
+///
+/// # Errors
+/// As [`set_attribute`].
+pub fn set_attribute_at(dir: BorrowedFd<'_>, name: &Path, key: &[u8], value: &[u8]) -> Result<()> {
+    let (path, c_key) = (cpath(&fd_path(dir).join(name))?, cstring(key)?);
+    // SAFETY: both strings outlive the call, and the value's own length is given.
+    let ret =
+        unsafe { libc::lsetxattr(path.as_ptr(), c_key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(ret, || format!("lsetxattr({name:?}, {c_key:?})")).map(drop)
+}
+
+/// The names of the extended attributes of `path`, of the link itself if it is one (llistxattr(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn attribute_names(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let c_path = cpath(path)?;
+    let bytes = grown(|buffer| {
+        // SAFETY: the path outlives the call, and the buffer is as long as said.
+        unsafe { libc::llistxattr(c_path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) as i64 }
+    })
+    .doing(|| format!("llistxattr({path:?})"))?;
+    Ok(bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+/// The extended attribute `name` of `path`, of the link itself if it is one (lgetxattr(2)).
+///
+/// # Errors
+/// The kernel's; `ENODATA` where it has no such.
+pub fn attribute_value(path: &Path, name: &[u8]) -> Result<Vec<u8>> {
+    let (c_path, c_name) = (cpath(path)?, cstring(name)?);
+    grown(|buffer| {
+        // SAFETY: both strings outlive the call, and the buffer is as long as said.
+        unsafe {
+            libc::lgetxattr(c_path.as_ptr(), c_name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) as i64
+        }
+    })
+    .doing(|| format!("lgetxattr({path:?}, {c_name:?})"))
+}
+
+/// What a call writes into a buffer whose size nobody knows before.
+fn grown(call: impl Fn(&mut [u8]) -> i64) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        let length = call(&mut buffer);
+        if let Ok(length) = usize::try_from(length) {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        // The kernel has none larger than 64 KiB (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+        if errno != libc::ERANGE || buffer.len() >= 1 << 16 {
+            return Err(Error { layers: Vec::new(), errno });
+        }
+        buffer.resize(buffer.len() * 4, 0);
+    }
+}
+
 /// Removes `name` from `dir`: a file, or with `directory` an empty directory.
 ///
 /// # Errors
