@@ -71,11 +71,15 @@ impl Rootfs {
                 Root::open(&self.path).doing(|| format!("open the root file system {:?}", self.path))?;
             return Ok(Built { root, later: Vec::new(), null });
         }
-        let root =
+        let mut root =
             self.mount_root(prepared).doing(|| format!("mount the root file system {:?}", self.path))?;
         let mut later = Vec::new();
         for mount in &self.mounts {
             later.extend(mount.make(&root, proc, prepared)?);
+            if mount.covers_root() {
+                // Only a path leads to what is mounted on top of what we have a handle on.
+                root = Root::open(&self.path).doing(|| "open what is mounted on /")?;
+            }
         }
         if self.fill_dev {
             let mask = process::umask(0);

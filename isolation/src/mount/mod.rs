@@ -203,6 +203,11 @@ impl Mount {
         Ok(None)
     }
 
+    /// Whether it takes the place of the root file system.
+    pub fn covers_root(&self) -> bool {
+        self.target == Path::new("/") && !matches!(self.what, What::Remount { .. })
+    }
+
     /// What the mount is besides, in the words of its options: `ro,nosuid`; empty when nothing is set.
     pub fn attributes(&self) -> String {
         let names = |set: u64, prefix: &'static str| {
@@ -373,6 +378,9 @@ fn with_mode(kind: &str, data: &[String], target: BorrowedFd<'_>) -> Result<Vec<
 /// The longest value fsconfig(2) takes.
 const VALUE_MAX: usize = 255;
 
+/// mount(2) takes less than a page of options, and cuts off the rest.
+const DATA_MAX: usize = 4095;
+
 /// A file system to be mounted.
 struct FileSystem<'a> {
     kind: &'a str,
@@ -384,13 +392,24 @@ struct FileSystem<'a> {
 impl FileSystem<'_> {
     /// Whether only mount(2) takes its options.
     fn is_long(&self) -> bool {
-        self.data.iter().any(|option| option.len() > VALUE_MAX)
+        self.data.iter().any(|option| option.len() > VALUE_MAX && self.lowers(option).is_none())
+    }
+
+    /// The lower layers of an overlay, which can be told one by one (Linux 6.5), where their list is too long for one value.
+    fn lowers<'b>(&self, option: &'b str) -> Option<std::str::Split<'b, char>> {
+        let list = option.strip_prefix("lowerdir=").filter(|_| self.kind == "overlay")?;
+        // There a backslash is no escape, and two colons divide other layers.
+        (option.len() > VALUE_MAX && !list.contains('\\') && !list.contains("::")).then(|| list.split(':'))
     }
 
     /// Mounts it with one call; false when it could not be, and the other way, if there is one, tells why.
     fn mount(&self, attributes: u64, target: BorrowedFd<'_>) -> Result<bool> {
         let flags = self.flags | call_flags(attributes);
-        let result = call::mount(self.source, &fs::fd_path(target), self.kind, flags, &self.data.join(","));
+        let data = self.data.join(",");
+        if data.len() > DATA_MAX {
+            return Ok(false);
+        }
+        let result = call::mount(self.source, &fs::fd_path(target), self.kind, flags, &data);
         if self.is_long() { result.map(|()| true) } else { Ok(result.is_ok()) }
     }
 
@@ -412,6 +431,12 @@ impl FileSystem<'_> {
             }
         }
         for option in &self.data {
+            if let Some(mut lowers) = self.lowers(option) {
+                lowers.try_for_each(|lower| context.set("lowerdir+", lower)).doing(|| {
+                    format!("lower layers in a list of {} bytes (needs Linux 6.5)", option.len())
+                })?;
+                continue;
+            }
             match option.split_once('=') {
                 Some((key, value)) => context.set(key, value)?,
                 None => context.flag(option)?,

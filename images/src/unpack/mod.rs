@@ -466,3 +466,6 @@ fn is_kept(key: &[u8]) -> bool {
     is_user
         || matches!(key, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
 }
+
+#[cfg(test)]
+mod tests;
