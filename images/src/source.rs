@@ -39,6 +39,11 @@ pub trait Source: Debug + Sync {
     /// What people call it: `docker.io/library/debian:13`, `oci:dir:tag`.
     fn name(&self) -> String;
 
+    /// What the image is called there, where that is the whole name of an image.
+    fn reference(&self) -> Option<String> {
+        None
+    }
+
     /// The document that the source stands for, or that of `digest`. Of one that was asked for by digest, the digest is
     /// checked by the caller.
     ///

@@ -38,6 +38,9 @@ pub struct LayerInfo {
     /// Directories that no entry describes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub implied: BTreeSet<PathBuf>,
+    /// An entry describes the root.
+    #[serde(default)]
+    pub root: bool,
     /// What could not be kept.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub notes: BTreeSet<String>,
@@ -112,6 +115,13 @@ impl Store {
     /// The directory that a layer is unpacked in.
     pub fn tree(&self, layer: &Layer) -> PathBuf {
         self.layer_path(&layer.key).join("tree")
+    }
+
+    /// The directory that looks as the root of an image of these layers, the lowest first, is to look: most layers
+    /// say nothing of it, but overlayfs shows that of the uppermost one. Whoever makes the directory above them
+    /// copies it.
+    pub fn root<'a>(&self, layers: impl DoubleEndedIterator<Item = &'a Layer>) -> Option<PathBuf> {
+        layers.rev().find(|layer| layer.info.root).map(|layer| self.tree(layer))
     }
 
     pub(super) fn work(&self) -> Result<Work> {
@@ -297,6 +307,7 @@ impl Store {
             size: unpacked.bytes,
             entries: unpacked.entries,
             implied: if depends || place.chain == place.diff_id { unpacked.implied } else { BTreeSet::new() },
+            root: unpacked.root,
             notes: unpacked.notes,
         };
         let mut file = File::create_new(work.path.join("layer.json"))?;

@@ -8,6 +8,7 @@
 //! layers/HEX/layer.json  what is known of it
 //! partial/HEX            what has come of a blob; locked by who fetches it
 //! work/RANDOM            a layer being unpacked, or being removed; locked by whose it is
+//! scratch/RANDOM         what an archive is read or written by way of
 //! leases/RANDOM          digests that a process wants to find here, until it ends; locked by it
 //! ```
 //!
@@ -32,6 +33,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::{ImageConfig, LARGEST_CONFIG, LARGEST_DOCUMENT, Manifest, Parsed};
 use crate::source::Document;
 use crate::tar::Limits;
+use crate::transport::Scratch;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -42,7 +44,7 @@ use std::time::{Duration, Instant};
 /// How long one waits for the lock, which nobody holds for long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const PARTS: [&str; 5] = ["blobs", "layers", "partial", "work", "leases"];
+const PARTS: [&str; 6] = ["blobs", "layers", "partial", "work", "leases", "scratch"];
 
 /// How the store is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,11 @@ impl Store {
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where files may be kept for the time of an operation.
+    pub fn scratch(&self) -> Scratch {
+        Scratch { dir: self.part("scratch"), most: self.rules.limits.bytes }
     }
 
     fn part(&self, part: &str) -> PathBuf {
@@ -209,7 +216,7 @@ fn lock_within(mut file: File, how: FlockArg, limit: Duration) -> Result<Flock<F
 }
 
 /// A name that nothing else has.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();

@@ -4,6 +4,7 @@ use super::{Names, Store, layer::chains, unique};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub struct InUse {
 }
 
 /// What was removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Manifests that no name meant any more.
     pub images: Vec<Digest>,
@@ -119,18 +120,26 @@ impl Store {
                 && File::open(&path)
                     .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok());
             let is_draft = file_name(&path).starts_with("file-");
-            if is_free && !is_draft || is_draft && is_old(&path) {
+            if is_free && !is_draft || is_draft && is_older(&path, A_MOMENT) {
                 throw(&path, trash)?;
             }
+        }
+        for path in entries(&self.part("scratch"))?.iter().filter(|path| is_older(path, A_DAY)) {
+            throw(path, trash)?;
         }
         Ok(())
     }
 }
 
 /// Drafts of files have no lock, and live for a moment.
-fn is_old(path: &Path) -> bool {
-    let age = fs::metadata(path).and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age.as_secs() > 60)
+const A_MOMENT: u64 = 60;
+
+/// Nothing is read or written by way of a file for longer; in seconds, too.
+const A_DAY: u64 = 24 * 3600;
+
+fn is_older(path: &Path, seconds: u64) -> bool {
+    let changed = fs::symlink_metadata(path).and_then(|data| data.modified()).ok();
+    changed.and_then(|time| time.elapsed().ok()).is_some_and(|age| age.as_secs() > seconds)
 }
 
 fn file_name(path: &Path) -> String {

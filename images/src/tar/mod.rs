@@ -6,11 +6,13 @@
 
 mod pax;
 mod sparse;
+mod writer;
 
 use crate::error::{Error, Result};
 pub use pax::Time;
-use std::io::BufRead;
+use std::io::{BufRead, Seek};
 use tar::EntryType;
+pub use writer::{Writer, can_be_written};
 
 const BLOCK: usize = 512;
 /// The kernel takes no longer path (PATH_MAX).
@@ -364,6 +366,28 @@ impl<R: BufRead> Reader<R> {
         }
         self.skip_rest()?;
         Ok(bytes)
+    }
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// Where the contents of the entry begin.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn position(&mut self) -> Result<u64> {
+        Ok(self.inner.stream_position()?)
+    }
+
+    /// Passes over the contents of the entry without reading them. Whether they are all there is not found out.
+    ///
+    /// # Errors
+    /// The kernel's, and as [`Reader::next_entry`].
+    pub fn pass_over(&mut self) -> Result<()> {
+        let rest = self.stored.checked_add(self.padding).filter(|rest| i64::try_from(*rest).is_ok());
+        let rest = rest.ok_or_else(|| too_large(self.limits))?;
+        self.spend(rest)?;
+        (self.stored, self.padding) = (0, 0);
+        Ok(self.inner.seek_relative(rest as i64)?)
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Unpacked {
     pub bytes: u64,
     /// Directories that no entry describes.
     pub implied: BTreeSet<PathBuf>,
+    /// An entry describes the root.
+    pub root: bool,
     /// The archive's end was marked.
     pub is_whole: bool,
     /// What could not be kept: sentences.
@@ -371,6 +373,9 @@ impl Tree<'_> {
         }
         // Their times change no more.
         self.parent = None;
+        self.done.root = self.directories.contains_key(Path::new(""));
+        // Else it would be of the time when it was unpacked.
+        self.directories.entry(PathBuf::new()).or_insert_with(Later::implied);
         for (path, later) in std::mem::take(&mut self.directories) {
             self.set_directory(&path, &later).doing(|| format!("directory {}", path.display()))?;
         }
@@ -461,7 +466,7 @@ fn pair(time: Time) -> (i64, u32) {
 }
 
 /// Whether an image may give a file the attribute: none by which the kernel or overlayfs trusts whoever has set it.
-fn is_kept(key: &[u8]) -> bool {
+pub(crate) fn is_kept(key: &[u8]) -> bool {
     let is_user = key.starts_with(b"user.") && !key.starts_with(b"user.overlay.") && key != STAND_IN;
     is_user
         || matches!(key, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
