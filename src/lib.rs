@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod ended;
 pub mod foreground;
 pub mod hint;
+pub mod image;
 pub mod input;
 pub mod journal;
 pub mod log;

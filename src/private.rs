@@ -36,6 +36,9 @@ pub struct Note {
     /// Where the pid of its first process is written, each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_file: Option<PathBuf>,
+    /// What its image wants it to be told when it is to end, instead of SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
 }
 
 impl Note {

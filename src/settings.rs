@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use ctr_images::registry::Registries;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -47,6 +48,10 @@ pub struct Settings {
     pub run: Run,
     /// What is kept of containers that have ended.
     pub record: Record,
+    /// How images are kept.
+    pub image: Image,
+    /// Which registries there are and how they are reached.
+    pub registries: Registries,
     /// What the user should know of where these values came from.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -93,6 +98,30 @@ pub struct Record {
 impl Default for Record {
     fn default() -> Self {
         Record { size: Size(4 << 20) }
+    }
+}
+
+/// How images are kept; config.toml says what each means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Image {
+    pub absolute_paths: bool,
+    pub keep_layers: bool,
+    pub parallel: usize,
+    pub max_layer_size: Size,
+    pub max_entries: u64,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Image {
+            absolute_paths: false,
+            keep_layers: true,
+            parallel: 0,
+            max_layer_size: Size(64 << 30),
+            max_entries: 4_000_000,
+        }
     }
 }
 
@@ -396,7 +425,7 @@ fn setting_in(key: &str, value: Value) -> Value {
     Value::Table(Table::from_iter([(key.to_owned(), value)]))
 }
 
-const SECTIONS: [&str; 4] = ["log", "cgroup", "run", "record"];
+const SECTIONS: [&str; 6] = ["log", "cgroup", "run", "record", "image", "registries"];
 
 /// The known key nearest to the unknown one, from serde's list of both in `message`.
 fn did_you_mean(message: &str) -> Option<&str> {

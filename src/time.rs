@@ -51,6 +51,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if sum.is_zero() { Err(wrong()) } else { Ok(sum) }
 }
 
+/// How long ago a point in time was, in seconds since 1970, for people: `5 minutes ago`.
+pub fn ago(then: u64) -> String {
+    let seconds = since_epoch(SystemTime::now()).as_secs().saturating_sub(then);
+    let units = [("year", 365 * 86400), ("month", 30 * 86400), ("week", 7 * 86400), ("day", 86400)];
+    let units = units.into_iter().chain([("hour", 3600), ("minute", 60), ("second", 1)]);
+    let found = units.map(|(unit, length)| (unit, seconds / length)).find(|(_, count)| *count > 0);
+    match found {
+        Some((unit, 1)) => format!("1 {unit} ago"),
+        Some((unit, count)) => format!("{count} {unit}s ago"),
+        None => "now".to_owned(),
+    }
+}
+
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

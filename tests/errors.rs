@@ -103,7 +103,7 @@ fn the_page() {
     page.note("run --rm --rootfs bundle/rootfs --user somebody -- true");
 
     page.part("An image, a root file system or a mount that is not there");
-    page.note("run --rm --image debian:13 -- true");
+    page.note("run --rm --pull never --image debian:13 -- true");
     page.note("run --rm --rootfs nowhere -- true");
     page.note("run --rm --rootfs bundle/config.json -- true");
     page.note("run --rm --image host --volume /nowhere:/x -- true");

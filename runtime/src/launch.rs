@@ -5,6 +5,7 @@ use crate::init::{self, Handles};
 use crate::plan::create::needs_helper;
 use crate::plan::{IdMaps, Idmap, Init, Launch, Plan, Prepare, ns};
 use crate::protocol::Channel;
+use ctr_isolation::attempt::attempt;
 use ctr_isolation::mount;
 use ctr_isolation::sys::fs::{self, Proc};
 use ctr_isolation::sys::mount::{self as call, Change, attr};
@@ -182,6 +183,26 @@ pub fn map_ids(pid: i32, ids: &IdMaps, facts: &Facts) -> Result<()> {
     }
     write_map(pid, "gid_map", &map_text(&ids.gids))?;
     write_map(pid, "uid_map", &map_text(&ids.uids))
+}
+
+/// Does `act` in a process that is root of a user namespace with every id that the caller may use. It ends with us.
+///
+/// # Errors
+/// That of making the namespace, or of `act`.
+pub fn as_root_inside(act: impl FnOnce() -> Result<String>) -> Result<String> {
+    let facts = Facts::read();
+    let maps = own_maps(&facts);
+    attempt(
+        libc::CLONE_NEWUSER,
+        None,
+        |pid| map_ids(pid, &maps, &facts),
+        || {
+            process::setgid(0)?;
+            process::setuid(0)?;
+            process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)?;
+            act()
+        },
+    )
 }
 
 /// The maps of a user namespace with every id that the caller may use: its own as root, and its ranges of

@@ -5,7 +5,6 @@ use crate::facts::Facts;
 use crate::launch;
 use crate::state::{Entry, Record};
 use crate::stuck;
-use ctr_isolation::attempt::attempt;
 use ctr_isolation::cgroup::{Cgroup, systemd};
 use ctr_isolation::resctrl;
 use ctr_isolation::sys::process;
@@ -156,14 +155,6 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
 }
 
 fn remove_as_root_inside(dir: &Path) -> Result<()> {
-    let facts = Facts::read();
-    let maps = launch::own_maps(&facts);
-    let map = |pid| launch::map_ids(pid, &maps, &facts);
-    let remove = || {
-        process::setgid(0)?;
-        process::setuid(0)?;
-        let removed = std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display()));
-        removed.map(|()| String::new())
-    };
-    attempt(libc::CLONE_NEWUSER, None, map, remove).map(drop)
+    let remove = || std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display()));
+    launch::as_root_inside(|| remove().map(|()| String::new())).map(drop)
 }

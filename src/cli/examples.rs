@@ -191,6 +191,18 @@ const EXAMPLES: &[Examples] = &[
         ],
     ),
     ("stuck", &[("Why does it not end?", "stuck web"), ("Deeper", "stuck --stack web")]),
+    (
+        "image",
+        &[
+            ("Fetch an image; `run --image debian:13` does it by itself", "image pull debian:13"),
+            ("What is here, and how much of it is shared", "image ls"),
+            ("Of an archive that docker save has written", "image load --input images.tar"),
+            ("A directory becomes an image", "image import ./rootfs registry.example/me/app:1"),
+            ("It is sent where its name says", "image push registry.example/me/app:1"),
+            ("For a machine of another kind", "image pull --platform linux/arm64 alpine"),
+            ("Into an archive", "image save alpine --output alpine.tar"),
+        ],
+    ),
     ("attach", &[("Join a terminal; ctrl-p ctrl-q leaves it", "attach web")]),
     ("stop", &[("With half a minute to end in good order", "stop --time 30 web")]),
     ("restart", &[("Stop it and start it anew", "restart web")]),

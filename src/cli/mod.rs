@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod examples;
 pub mod global;
+pub mod image;
 pub mod limits;
 pub mod oci;
 mod one_dash;
@@ -63,6 +64,7 @@ pub enum Verb {
     Restart(run::Restart),
     Doctor(run::Doctor),
     Setup(setup::Setup),
+    Image(Box<image::Image>),
     Completion(run::Completion),
     Man(run::Man),
 }
@@ -94,7 +96,7 @@ impl Verb {
         match self {
             Verb::Run(run) if run.is_image_door() => 125,
             Verb::Logs(_) | Verb::Attach(_) | Verb::Stop(_) | Verb::Restart(_) => 125,
-            Verb::Doctor(_) | Verb::Setup(_) => 125,
+            Verb::Doctor(_) | Verb::Setup(_) | Verb::Image(_) => 125,
             // As runc: 1 may be the program's own.
             Verb::Exec(_) => 255,
             _ => 1,
@@ -167,6 +169,7 @@ const VERBS: &[Entry] = &[
     entry!("plan", oci::Plan, Verb::Plan),
     entry!("doctor", run::Doctor, Verb::Doctor),
     entry!("setup", setup::Setup, Verb::Setup),
+    entry!("image", image::Image, |image| Verb::Image(Box::new(image))),
     entry!("spec", oci::Spec, Verb::Spec),
     entry!("features", oci::Features, Verb::Features),
     entry!("completion", run::Completion, Verb::Completion),
@@ -174,7 +177,7 @@ const VERBS: &[Entry] = &[
 ];
 
 /// The verbs whose manners are podman's, so that a mistake in their flags ends with 125.
-const PODMAN_MANNERS: [&str; 6] = ["logs", "attach", "stop", "restart", "doctor", "setup"];
+const PODMAN_MANNERS: [&str; 7] = ["logs", "attach", "stop", "restart", "doctor", "setup", "image"];
 
 /// The flags by which `run` is known to be meant at the image door, whatever is wrong with the others.
 const IMAGE_DOOR: [&str; 4] = ["--image", "--rootfs", "--rm", "--name"];

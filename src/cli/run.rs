@@ -62,10 +62,15 @@ impl Run {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "From an image or a root file system")]
 pub struct ImageFlags {
-    /// Start from IMAGE; `host` is this machine's own userland, without its secrets
+    /// Start from IMAGE, fetched if it is not here; `host` is this machine's own userland, without its secrets
     #[arg(long, value_name = "IMAGE", group = "source")]
     #[arg(conflicts_with_all = BUNDLE_ONLY)]
     pub image: Option<String>,
+
+    /// When IMAGE is fetched: missing, always or never
+    #[arg(long, value_name = "WHEN", requires = "image", default_value = "missing")]
+    #[arg(hide_default_value = true, hide_possible_values = true)]
+    pub pull: Pull,
 
     /// Start in the directory DIR; what is written inside stays there
     #[arg(long, value_name = "DIR", group = "source")]
@@ -161,6 +166,18 @@ pub struct ImageFlags {
     /// Set a resource limit of the program, as nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]", requires = "source")]
     pub ulimit: Vec<String>,
+}
+
+/// When an image is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// When it is not here.
+    #[default]
+    Missing,
+    /// Each time.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// The flags of the OCI door that mean nothing without a bundle.

@@ -10,6 +10,7 @@ pub mod events;
 pub mod exec;
 pub mod features;
 pub mod fit;
+pub mod image;
 pub mod kill;
 pub mod limits;
 pub mod list;
@@ -98,6 +99,7 @@ fn act(context: &Context, verb: &Verb, program: &str) -> Result<u8> {
         Verb::Logs(flags) => logs::logs(context, flags)?,
         Verb::Attach(flags) => return attach::attach(context, flags),
         Verb::Setup(flags) => return setup::setup(context, flags, program),
+        Verb::Image(flags) => return image::image(context, flags),
         Verb::Doctor(flags) => return doctor::doctor(context, flags, program),
         Verb::Stop(flags) => stop::stop(context, flags)?,
         Verb::Restart(flags) => stop::restart(context, flags)?,

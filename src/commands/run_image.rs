@@ -2,15 +2,18 @@
 
 use super::context::Context;
 use crate::cli::global::CgroupManager;
+use crate::cli::image::Transfer;
 use crate::cli::limits::{Policy, TestFlags};
-use crate::cli::run::Run;
+use crate::cli::run::{Pull, Run};
 use crate::foreground::{Foreground, Manners};
+use crate::image;
 use crate::output::Output;
 use crate::private::{Note, Private};
 use crate::report::{Expectation, Judged, Report};
-use crate::run::{self, Caller, Compiled, Request};
+use crate::run::{self, Caller, Compiled, Request, Stored};
 use crate::supervisor::{self, Start};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use ctr_images::manifest::Platform;
 use ctr_isolation::sys::{fs, process};
 use ctr_runtime::bundle::Bundle;
 use ctr_runtime::container::{self, Started};
@@ -44,11 +47,15 @@ pub fn run(context: &Context, flags: &Run) -> Result<u8> {
         best_effort: policy(context, flags) == Policy::BestEffort,
         // The supervisor, and `restart`, are elsewhere.
         pid_file: flags.bundle.pid_file.as_deref().map(absolute).transpose()?,
+        stop_signal: None,
     };
     let caller = Caller::of_process();
+    let stored = stored(context, flags)?;
+    let image = stored.as_ref().map(Stored::execution).unwrap_or_default();
     // What it reads may be a pipe: nothing is made yet, and no signal kept, while one waits for that.
-    let request = Request::read(flags, &name, &context.settings, &caller)?;
-    let wanted = Wanted { flags, caller, request };
+    let request = Request::read(flags, &name, &context.settings, &caller, &image)?;
+    let note = Note { stop_signal: image.stop_signal.filter(|signal| !signal.is_empty()), ..note };
+    let wanted = Wanted { flags, caller, request, stored };
     if flags.detach {
         detached(context, &wanted, &name, &note)
     } else {
@@ -61,6 +68,23 @@ struct Wanted<'a> {
     flags: &'a Run,
     caller: Caller,
     request: Request,
+    stored: Option<Stored>,
+}
+
+/// The image that was asked for, fetched if it is not here and may be; none for `host` and `--rootfs`.
+fn stored(context: &Context, flags: &Run) -> Result<Option<Stored>> {
+    let Some(name) = flags.image.image.as_deref().filter(|name| *name != run::HOST) else { return Ok(None) };
+    let settings = &context.settings;
+    let found = if flags.image.pull == Pull::Always { None } else { Stored::find(settings, name)? };
+    if found.is_some() {
+        return Ok(found);
+    }
+    if flags.image.pull == Pull::Never {
+        bail!("image {name:?} is not here, and --pull never forbids to fetch it");
+    }
+    let fetch = || super::image::fetch(settings, name, None, &Platform::here(), &Transfer::default());
+    image::as_root(fetch).with_context(|| format!("fetch image {name:?}, which is not here"))?;
+    Stored::find(settings, name)
 }
 
 fn name(context: &Context, flags: &Run) -> String {
@@ -183,8 +207,9 @@ impl Reports {
 }
 
 fn make(context: &Context, wanted: &Wanted<'_>, private: &Private, note: &Note) -> Result<Started> {
-    let Wanted { flags, caller, request } = wanted;
-    let compiled = run::prepare(flags, request, &context.settings, caller, &private.directory)?;
+    let Wanted { flags, caller, request, stored } = wanted;
+    let compiled =
+        run::prepare(flags, request, &context.settings, caller, &private.directory, stored.as_ref())?;
     let (bundle, plan, facts) = planned(context, flags, request, &private.directory, compiled)?;
     let options = private.options(note.pid_file.clone());
     Ok(container::create_reserved(&private.entry, &bundle, &plan, &options, &facts)?)
@@ -199,8 +224,16 @@ pub fn plan(context: &Context, flags: &Run) -> Result<Plan> {
     ctr_runtime::state::check_id(&name)?;
     let directory = crate::private::directory(context, &name);
     let caller = Caller::of_process();
-    let request = Request::read(flags, &name, &context.settings, &caller)?;
-    let compiled = run::foresee(flags, &request, &context.settings, &caller, &directory)?;
+    let stored = match flags.image.image.as_deref() {
+        Some(name) if name != run::HOST => Some(
+            Stored::find(&context.settings, name)?
+                .with_context(|| format!("image {name:?} is not here: `ctr image pull {name}` fetches it"))?,
+        ),
+        _ => None,
+    };
+    let image = stored.as_ref().map(Stored::execution).unwrap_or_default();
+    let request = Request::read(flags, &name, &context.settings, &caller, &image)?;
+    let compiled = run::foresee(flags, &request, &context.settings, &caller, &directory, stored.as_ref())?;
     Ok(planned(context, flags, &request, &directory, compiled)?.1)
 }
 

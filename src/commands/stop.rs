@@ -68,21 +68,30 @@ fn stop_one(container: &Container, timeout: Duration) -> Result<()> {
         Status::Paused => container.resume()?,
         _ => {}
     }
+    let number = stop_signal(container);
     // A signal that is lost on it need not be waited for.
-    let is_deaf = container.record.own_pids && is_lost(container.record.pid, libc::SIGTERM);
+    let is_deaf = container.record.own_pids && is_lost(container.record.pid, number);
     if !is_deaf {
-        signal(container, libc::SIGTERM)?;
+        signal(container, number)?;
         if process::poll(&[pidfd.as_fd()], Some(timeout))?.is_some() {
             return Ok(());
         }
         let (id, seconds) = (&container.record.id, timeout.as_secs());
-        tracing::warn!("container {id:?} did not end {seconds} s after SIGTERM, so it is killed");
+        let name = ctr_isolation::signal::name(number).unwrap_or_else(|| number.to_string());
+        tracing::warn!("container {id:?} did not end {seconds} s after {name}, so it is killed");
     }
     signal(container, libc::SIGKILL)?;
     if process::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?.is_none() {
         bail!("it does not end after SIGKILL: {}", stuck::reason(&[container.record.pid]));
     }
     Ok(())
+}
+
+/// What tells it to end: SIGTERM, unless its image wants something else.
+fn stop_signal(container: &Container) -> i32 {
+    let note = container.record.owned.first().and_then(|directory| Note::read(directory).ok());
+    let wanted = note.and_then(|note| note.stop_signal);
+    wanted.and_then(|name| ctr_isolation::signal::parse(&name)).unwrap_or(libc::SIGTERM)
 }
 
 /// That it has ended on its own meanwhile is as well.

@@ -3,11 +3,13 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use ctr_isolation::root::Root;
+use ctr_isolation::sys::fs;
 
 /// The container's passwd and group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,14 @@ impl Accounts {
         let root =
             Root::open(rootfs).with_context(|| format!("open the root file system {}", rootfs.display()))?;
         Ok(Accounts { passwd: read_in(&root, "etc/passwd")?, group: read_in(&root, "etc/group")? })
+    }
+
+    /// Those of an image, from the uppermost of its layers that has them; `trees` are the layers, the lowest first.
+    ///
+    /// # Errors
+    /// As [`Accounts::read`].
+    pub fn of_layers(trees: &[PathBuf]) -> Result<Accounts> {
+        Ok(Accounts { passwd: read_above(trees, "passwd")?, group: read_above(trees, "group")? })
     }
 
     /// Looks up `user`: `UID[:GID]` or `NAME[:GROUP]`. A name of digits is a number if no account has it.
@@ -118,6 +128,31 @@ fn read_in(root: &Root, path: &str) -> Result<String> {
     read_text(file).with_context(|| format!("read the container's /{path}"))
 }
 
+/// The text of the file `name` of /etc in the uppermost layer that has it; empty if none has, or one hides it.
+fn read_above(trees: &[PathBuf], name: &str) -> Result<String> {
+    for tree in trees.iter().rev() {
+        let root = Root::open(tree).with_context(|| format!("open the layer {}", tree.display()))?;
+        let path = Path::new("etc").join(name);
+        // A name that overlayfs hides is a device there.
+        let kind = |path: &Path| {
+            let found = root.open_with(path, libc::O_PATH | libc::O_NOFOLLOW);
+            found.and_then(|found| fs::fstat(found.as_fd())).map(|stat| stat.kind())
+        };
+        match kind(&path) {
+            Ok(libc::S_IFCHR) => return Ok(String::new()),
+            Ok(_) => return read_in(&root, &format!("etc/{name}")),
+            Err(_) if kind(Path::new("etc")).is_ok_and(|kind| kind != libc::S_IFDIR) => break,
+            Err(_) if is_opaque(&tree.join("etc")) => break,
+            Err(_) => {}
+        }
+    }
+    Ok(String::new())
+}
+
+fn is_opaque(directory: &Path) -> bool {
+    [c"trusted.overlay.opaque", c"user.overlay.opaque"].iter().any(|key| fs::has_attribute(directory, key))
+}
+
 fn read_text(file: File) -> io::Result<String> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -132,6 +167,21 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn the_uppermost_layer_has_the_accounts() {
+        let directory = tempfile::tempdir().unwrap();
+        let trees = ["0", "1", "2"].map(|name| directory.path().join(name));
+        for (tree, text) in trees.iter().zip(["lowest", "middle"]) {
+            std::fs::create_dir_all(tree.join("etc")).unwrap();
+            std::fs::write(tree.join("etc/passwd"), text).unwrap();
+        }
+        std::fs::create_dir(&trees[2]).unwrap();
+        let passwd = |trees: &[PathBuf]| Accounts::of_layers(trees).unwrap().passwd;
+        assert_eq!((passwd(&trees).as_str(), passwd(&trees[..1]).as_str()), ("middle", "lowest"));
+        std::fs::write(trees[2].join("etc"), "a file hides a directory").unwrap();
+        assert_eq!(passwd(&trees), "");
+    }
 
     fn accounts() -> Accounts {
         Accounts {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ctr_images::host::{HostImage, Lower};
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxIdMapping, LinuxIdMappingBuilder,
@@ -32,6 +32,8 @@ pub struct RootFs<'a> {
     /// Upper and work directory for each of the image's lowers. Empty where an overlay cannot be: the lowers are
     /// then read-only.
     pub layers: Vec<(PathBuf, PathBuf)>,
+    /// The layers of a stored image, the lowest first; what is written goes to the only one of `layers`.
+    pub lowers: Vec<PathBuf>,
     /// Its users and groups.
     pub accounts: Accounts,
 }
@@ -142,7 +144,11 @@ fn all_mounts(
     ids: &Ids,
     directory: Option<PathBuf>,
 ) -> Result<Vec<Mount>> {
-    let mut all = kernel_mounts(request, defaults, caller, ids)?;
+    let mut all = Vec::new();
+    if let Some((upper, work)) = rootfs.layers.first().filter(|_| !rootfs.lowers.is_empty()) {
+        all.push(overlay(Path::new("/"), &rootfs.lowers, upper, work, caller)?);
+    }
+    all.extend(kernel_mounts(request, defaults, caller, ids)?);
     if let Some(image) = rootfs.image {
         all.extend(image_mounts(image, rootfs, caller, request.read_only)?);
     }
@@ -236,15 +242,8 @@ fn lower_mounts(lower: &Lower, layer: Option<&(PathBuf, PathBuf)>, caller: &Call
     let Some((upper, work)) = layer.filter(|_| !is_user || lower.mounts.is_empty()) else {
         return Ok(vec![read_only(&lower.destination, &lower.source)?]);
     };
-    let mut words = vec![
-        option_path("lowerdir", &lower.source)?,
-        option_path("upperdir", upper)?,
-        option_path("workdir", work)?,
-    ];
-    if is_user {
-        words.push("userxattr".to_owned());
-    }
-    let mut all = vec![mount(&lower.destination, "overlay", Path::new("overlay"), words)?];
+    let lowers = std::slice::from_ref(&lower.source);
+    let mut all = vec![overlay(&lower.destination, lowers, upper, work, caller)?];
     for point in &lower.mounts {
         let below = point.strip_prefix(&lower.source)?;
         all.push(read_only(&lower.destination.join(below), point)?);
@@ -252,13 +251,37 @@ fn lower_mounts(lower: &Lower, layer: Option<&(PathBuf, PathBuf)>, caller: &Call
     Ok(all)
 }
 
+/// An overlay of `lowers`, the lowest first, with a layer of its own.
+fn overlay(
+    destination: &Path,
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    caller: &Caller,
+) -> Result<Mount> {
+    // overlayfs wants the uppermost first.
+    let lowers: Vec<&str> = lowers.iter().rev().map(|path| layer_path(path)).collect::<Result<_>>()?;
+    let mut words = vec![
+        format!("lowerdir={}", lowers.join(":")),
+        option_path("upperdir", upper)?,
+        option_path("workdir", work)?,
+    ];
+    if caller.needs_user_namespace() || caller.in_user_namespace {
+        words.push("userxattr".to_owned());
+    }
+    mount(destination, "overlay", Path::new("overlay"), words)
+}
+
 /// An option of overlay with a path, in which `:` and `,` would divide.
 fn option_path(name: &str, path: &Path) -> Result<String> {
+    Ok(format!("{name}={}", layer_path(path)?))
+}
+
+fn layer_path(path: &Path) -> Result<&str> {
     let text = path.to_str().filter(|text| !text.contains([':', ',', '\\']));
-    let Some(text) = text else {
-        bail!("{path:?} cannot be a layer: name a store without colon, comma and backslash in its path");
-    };
-    Ok(format!("{name}={text}"))
+    text.with_context(|| {
+        format!("{path:?} cannot be a layer: name a store without colon, comma and backslash in its path")
+    })
 }
 
 fn read_only(inside: &Path, source: &Path) -> Result<Mount> {

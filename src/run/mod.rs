@@ -13,6 +13,7 @@ mod mounts;
 mod name;
 mod profile;
 mod request;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod working_directory;
@@ -34,12 +35,13 @@ pub use caller::{Caller, IdRange};
 pub use compile::{Compiled, RootFs, compile};
 pub use name::generate as generate_name;
 pub use request::Request;
+pub use stored::Stored;
 
 /// The image that is this machine's own userland.
-const HOST: &str = "host";
+pub const HOST: &str = "host";
 
 /// Makes in `private`, a new directory that only the caller can enter, all that the container of `request` needs, and
-/// returns its configuration.
+/// returns its configuration. `stored` is its image, unless that is `host`.
 ///
 /// # Errors
 /// When a flag makes no sense, or what it names is not there.
@@ -49,6 +51,7 @@ pub fn prepare(
     settings: &Settings,
     caller: &Caller,
     private: &Path,
+    stored: Option<&Stored>,
 ) -> Result<Compiled> {
     match (&run.image.image, &run.image.rootfs) {
         (Some(image), _) if image == HOST => {
@@ -56,11 +59,15 @@ pub fn prepare(
             let rootfs = install(&image, private)?;
             compile(request, &rootfs, settings, caller)
         }
-        (Some(image), _) => bail!("image {image:?}: the only image so far is `host`; or use --rootfs DIR"),
+        (Some(image), _) => {
+            let stored = stored.with_context(|| format!("image {image:?} is not here"))?;
+            compile(request, &stored.install(private)?, settings, caller)
+        }
         (None, Some(rootfs)) => {
             let path = rootfs.canonicalize().with_context(|| format!("--rootfs {}", rootfs.display()))?;
             let accounts = Accounts::read(&path)?;
-            compile(request, &RootFs { path, image: None, layers: Vec::new(), accounts }, settings, caller)
+            let rootfs = RootFs { path, image: None, layers: Vec::new(), lowers: Vec::new(), accounts };
+            compile(request, &rootfs, settings, caller)
         }
         (None, None) => bail!("neither --image nor --rootfs is given"),
     }
@@ -76,9 +83,13 @@ pub fn foresee(
     settings: &Settings,
     caller: &Caller,
     private: &Path,
+    stored: Option<&Stored>,
 ) -> Result<Compiled> {
+    if let Some(stored) = stored {
+        return compile(request, &stored.foresee(private)?, settings, caller);
+    }
     if run.image.image.as_deref() != Some(HOST) {
-        return prepare(run, request, settings, caller, private);
+        return prepare(run, request, settings, caller, private, None);
     }
     let image = host_image(request)?;
     let installed = Installed::foresee(&image, private);
@@ -133,6 +144,7 @@ fn root_fs<'a>(image: &'a HostImage, installed: Installed, place: &Path) -> Root
         path: installed.rootfs,
         image: Some(image),
         layers: if can_hold_layers(place) { installed.layers } else { Vec::new() },
+        lowers: Vec::new(),
         accounts: Accounts { passwd: text("/etc/passwd"), group: text("/etc/group") },
     }
 }

@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use ctr_images::manifest::Execution;
 use oci_spec::runtime::{
     LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
@@ -63,11 +64,17 @@ impl Request {
         self.resources.is_some()
     }
 
-    /// Settles what was asked for a container called `name`.
+    /// Settles what was asked for a container called `name`; `image` is what its image says of its program.
     ///
     /// # Errors
     /// When a flag makes no sense or names a file that cannot be read.
-    pub fn read(run: &Run, name: &str, settings: &Settings, caller: &Caller) -> Result<Request> {
+    pub fn read(
+        run: &Run,
+        name: &str,
+        settings: &Settings,
+        caller: &Caller,
+        image: &Execution,
+    ) -> Result<Request> {
         let (flags, defaults) = (&run.image, &settings.run);
         let capabilities = Granted::new(&defaults.capabilities, &flags.cap_add, &flags.cap_drop)?;
         let hostname = flags.hostname.clone().unwrap_or_else(|| host_name_of(name));
@@ -76,11 +83,18 @@ impl Request {
             name: name.to_owned(),
             network: flags.network.unwrap_or(defaults.network),
             terminal: flags.tty,
-            user: flags.user.clone(),
-            args: args(flags.entrypoint.as_deref(), &run.command)?,
-            env: environment(flags, defaults, &hostname, &devices.env, caller)?,
+            user: flags.user.clone().or_else(|| image.user.clone().filter(|user| !user.is_empty())),
+            args: args(flags.entrypoint.as_deref(), &run.command, image)?,
+            env: environment(flags, defaults, &hostname, image, &devices.env, caller)?,
             hostname,
-            working_directory: flags.workdir.clone().map(inside).transpose()?,
+            working_directory: match &flags.workdir {
+                Some(path) => Some(inside(path.clone())?),
+                None => image
+                    .working_dir
+                    .as_ref()
+                    .map(|path| Path::new("/").join(path))
+                    .filter(|path| path != Path::new("/")),
+            },
             mounts: read_mounts(flags, defaults, caller)?,
             devices,
             read_only: flags.read_only,
@@ -105,15 +119,21 @@ fn inside(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The program and its arguments: the entry point's and the command's, or a shell.
-fn args(entrypoint: Option<&str>, command: &[String]) -> Result<Vec<String>> {
+/// The program and its arguments, as podman puts them together: an entry point that was asked for takes the place of the
+/// image's, and of its arguments; those that were asked for take the place of the image's.
+fn args(entrypoint: Option<&str>, command: &[String], image: &Execution) -> Result<Vec<String>> {
+    let of_image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let mut args = match entrypoint {
-        None | Some("") => Vec::new(),
+        None => of_image(&image.entrypoint),
+        Some("") => Vec::new(),
         Some(json) if json.starts_with('[') => serde_json::from_str(json)
             .with_context(|| format!("--entrypoint {json}: not a JSON array of strings"))?,
         Some(program) => vec![program.to_owned()],
     };
-    args.extend_from_slice(command);
+    match command.is_empty() && entrypoint.is_none() {
+        true => args.extend(of_image(&image.cmd)),
+        false => args.extend_from_slice(command),
+    }
     if args.is_empty() {
         args.push("/bin/sh".to_owned());
     }
@@ -125,6 +145,7 @@ fn environment(
     flags: &ImageFlags,
     defaults: &settings::Run,
     hostname: &str,
+    image: &Execution,
     of_devices: &[String],
     caller: &Caller,
 ) -> Result<BTreeMap<String, String>> {
@@ -132,6 +153,9 @@ fn environment(
     set_all(&mut variables, defaults.env.iter().map(String::as_str), caller);
     variables.insert("container".to_owned(), "ctr".to_owned());
     variables.insert("HOSTNAME".to_owned(), hostname.to_owned());
+    // Only what it says in full: nothing of the caller's is an image's to take.
+    let words = image.env.iter().flatten().filter_map(|word| word.split_once('='));
+    variables.extend(words.map(|(key, value)| (key.to_owned(), value.to_owned())));
     if flags.tty {
         set_all(&mut variables, ["TERM=xterm", "TERM", "COLORTERM"].into_iter(), caller);
     }

@@ -1,6 +1,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use ctr_images::host::{HostFacts, HostImage, Kind, Personal, parts};
+use ctr_images::manifest::Execution;
 use serde_json::Value;
 
 use super::*;
@@ -56,7 +57,8 @@ fn flags(line: &str) -> Run {
 
 fn compiled(line: &str, caller: &Caller) -> Result<Compiled> {
     let (run, image, settings) = (flags(line), image(), Settings::default());
-    let request = Request::read(&run, run.name().unwrap_or("demo"), &settings, caller)?;
+    let request =
+        Request::read(&run, run.name().unwrap_or("demo"), &settings, caller, &Execution::default())?;
     let is_host = run.image.image.is_some();
     let layers = (0..image.lowers.len()).map(|number| {
         (
@@ -68,6 +70,7 @@ fn compiled(line: &str, caller: &Caller) -> Result<Compiled> {
         path: if is_host { "/store/demo/rootfs".into() } else { run.image.rootfs.unwrap_or_default() },
         image: is_host.then_some(&image),
         layers: if is_host { layers.collect() } else { Vec::new() },
+        lowers: Vec::new(),
         accounts: Accounts {
             passwd: "root:*:0:0::/root:/bin/sh\nweb:*:33:33::/srv:/bin/sh\n".into(),
             group: "root:*:0:\nlog:*:4:web\n".into(),
@@ -177,8 +180,8 @@ fn preparing_the_image_host_makes_a_bundle_of_this_machine() {
     let private = tempfile::tempdir().unwrap();
     let run = flags("--image host --user 1000:1000 demo -- id");
     let caller = Caller::of_process();
-    let request = Request::read(&run, "demo", &Settings::default(), &caller).unwrap();
-    let compiled = prepare(&run, &request, &Settings::default(), &caller, private.path());
+    let request = Request::read(&run, "demo", &Settings::default(), &caller, &Execution::default()).unwrap();
+    let compiled = prepare(&run, &request, &Settings::default(), &caller, private.path(), None);
     if caller.needs_user_namespace() && caller.subuids.is_empty() {
         return assert!(compiled.unwrap_err().to_string().contains("nobody outside"));
     }
@@ -190,12 +193,12 @@ fn preparing_the_image_host_makes_a_bundle_of_this_machine() {
 }
 
 #[test]
-fn only_the_image_host_is_known() {
+fn an_image_that_is_not_here_is_said() {
     let private = tempfile::tempdir().unwrap();
     let run = flags("--image debian:13 demo");
-    let request = Request::read(&run, "demo", &Settings::default(), &root()).unwrap();
-    let error = prepare(&run, &request, &Settings::default(), &root(), private.path()).unwrap_err();
-    assert!(error.to_string().contains("the only image so far is `host`"));
+    let request = Request::read(&run, "demo", &Settings::default(), &root(), &Execution::default()).unwrap();
+    let error = prepare(&run, &request, &Settings::default(), &root(), private.path(), None).unwrap_err();
+    assert!(error.to_string().contains("is not here"));
 }
 
 #[test]

@@ -34,8 +34,9 @@ jq --arg path "$2" '.runtimes.ctr.path = $path | ."storage-driver" = "overlay2"'
     /opt/ctr-tests/examples/docker/daemon.json >/etc/docker/daemon.json
 systemctl start docker
 mkdir -p /tmp/root/bin /tmp/root/tmp
-cp /usr/bin/busybox /tmp/root/bin
+# Itself is one of them.
 for applet in $(busybox --list); do ln -sf busybox "/tmp/root/bin/$applet"; done
+cp --remove-destination /usr/bin/busybox /tmp/root/bin
 tar -C /tmp/root -c . | docker import - box >/dev/null
 """
 # The task answers with the name of its node.
@@ -117,6 +118,16 @@ def started_on_the_other(first: Node, second: Node):
     assert limits.split() == ["67108864", "33"], limits
 
 
+def tell_why(node: Node):
+    """What the daemon says of the tasks."""
+    script = "docker service ps --no-trunc web; journalctl -u docker -n 40 --no-pager -o cat; uptime"
+    try:
+        for line in node.sh(script).splitlines():
+            print(f"# {line}", flush=True)
+    except (AssertionError, qemu.Dead, OSError) as error:
+        print(f"# {error}", flush=True)
+
+
 CHECKS = [joined, spread_over_both, run_by_it, reached_across, started_on_the_other]
 
 
@@ -143,6 +154,7 @@ def main() -> int:
                     print(f"ok {check.__name__}", flush=True)
                 except (AssertionError, qemu.Dead, OSError) as error:
                     print(f"not ok {check.__name__}: {shlex.quote(str(error))}", flush=True)
+                    tell_why(nodes[0])
                     failed = True
                     break
         finally:
