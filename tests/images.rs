@@ -156,3 +156,40 @@ fn what_is_not_here_is_said() {
         assert!(out.status == 125 && out.stderr.contains("image name"), "{name}: {out:?}");
     }
 }
+
+#[test]
+fn damage_is_found_and_mended() {
+    let case = case!();
+    import(&case, &[]);
+    let fsck = |flags: &[&str]| {
+        let out = case.ctr(&[&["image", "fsck"], flags].concat());
+        (out.status, out.stdout.clone())
+    };
+    assert_eq!(fsck(&[]), (0, "1 images, 1 layers and 3 blobs: 0 damaged\n".to_owned()));
+    let images = case.path("private/images");
+    let layer = fs::read_dir(images.join("layers")).unwrap().next().unwrap().unwrap().path();
+    let file = layer.join("tree/etc/passwd");
+    for damage in ["contents", "mode", "gone", "stranger", "directory"] {
+        match damage {
+            "contents" => fs::write(&file, "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/xx\n").unwrap(),
+            "mode" => fs::set_permissions(&file, PermissionsExt::from_mode(0o777)).unwrap(),
+            "gone" => fs::remove_file(&file).unwrap(),
+            "stranger" => fs::write(layer.join("tree/new"), "").unwrap(),
+            _ => fs::remove_dir_all(layer.join("tree")).unwrap(),
+        }
+        let (status, text) = fsck(&["--check"]);
+        assert!(status == 1 && text.contains("1 damaged"), "{damage}: {text}");
+        let (status, text) = fsck(&[]);
+        assert!(status == 0 && text.contains("(mended)"), "{damage}: {text}");
+        assert_eq!(fsck(&[]).0, 0, "{damage}");
+        assert_eq!(prints(&case, &[], &["sh", "-c", "tail -n 1 /etc/passwd"]), "web:x:33:34::/srv:/bin/sh");
+    }
+    let blobs = images.join("blobs/sha256");
+    let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let all = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path());
+    let largest = all.max_by_key(size).unwrap();
+    fs::write(&largest, "x").unwrap();
+    let (status, text) = fsck(&["--json"]);
+    assert!(status == 1 && text.contains("\"mended\": false"), "{text}");
+    assert!(!largest.exists(), "what is no blob any more is taken away");
+}

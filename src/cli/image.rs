@@ -44,6 +44,8 @@ pub enum Verb {
     Load(Load),
     /// Make an image of a root file system: a tar archive or a directory
     Import(Import),
+    /// Check that what is here is what it was, and mend what can be mended
+    Fsck(Fsck),
     /// Tell a registry who you are, and keep that for later
     Login(Login),
     /// Forget what a registry was told
@@ -289,4 +291,16 @@ pub struct Logout {
     /// The file in which that is kept
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
+}
+
+/// `image fsck`.
+#[derive(Args, Clone, Debug)]
+pub struct Fsck {
+    /// Only say what is damaged
+    #[arg(long)]
+    pub check: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

@@ -153,9 +153,10 @@ fn all_mounts(
         all.extend(image_mounts(image, rootfs, caller, request.read_only)?);
     }
     if request.read_only {
-        for place in ["/run", "/tmp", "/var/tmp"] {
+        let places = ["/run", "/tmp", "/var/tmp"].map(Path::new).into_iter();
+        for place in places.chain(request.volumes.iter().map(PathBuf::as_path)) {
             let words = options(&["nosuid", "nodev", "tmpcopyup"]);
-            all.push(mount(Path::new(place), "tmpfs", Path::new("tmpfs"), words)?);
+            all.push(mount(place, "tmpfs", Path::new("tmpfs"), words)?);
         }
     }
     if let Some(directory) = directory {

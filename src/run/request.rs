@@ -42,6 +42,8 @@ pub struct Request {
     pub(super) mounts: Vec<Mount>,
     pub(super) devices: Devices,
     pub(super) read_only: bool,
+    /// Directories of the image that its program writes to (config.md, `Volumes`).
+    pub(super) volumes: Vec<PathBuf>,
     pub(super) capabilities: Granted,
     pub(super) security: Security,
     pub(super) annotations: HashMap<String, String>,
@@ -98,6 +100,12 @@ impl Request {
             mounts: read_mounts(flags, defaults, caller)?,
             devices,
             read_only: flags.read_only,
+            volumes: image
+                .volumes
+                .iter()
+                .flat_map(BTreeMap::keys)
+                .map(|path| Path::new("/").join(path))
+                .collect(),
             security: security(flags, defaults, capabilities.bounding)?,
             capabilities,
             annotations: flags.annotation.iter().map(|text| annotation(text)).collect::<Result<_>>()?,

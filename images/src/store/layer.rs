@@ -124,6 +124,17 @@ impl Store {
         layers.rev().find(|layer| layer.info.root).map(|layer| self.tree(layer))
     }
 
+    /// How layers are unpacked here.
+    pub(super) fn options(&self) -> unpack::Options {
+        unpack::Options {
+            limits: self.rules.limits,
+            absolute: self.rules.absolute_paths,
+            whiteouts: true,
+            userxattr: self.rules.userxattr,
+            squash: self.rules.squash,
+        }
+    }
+
     pub(super) fn work(&self) -> Result<Work> {
         // Under the lock `prune` finds none that is made but not locked.
         let _lock = self.lock(false)?;
@@ -154,13 +165,7 @@ impl Store {
         let made = DirBuilder::new().mode(0o755).create(&tree).and_then(|()| File::open(&tree));
         let tree = made.doing(|| format!("make {}", tree.display()))?;
         let incoming = self.incoming(source, place.blob, &partial, watcher, stop)?;
-        let options = unpack::Options {
-            limits: self.rules.limits,
-            absolute: self.rules.absolute_paths,
-            whiteouts: true,
-            userxattr: self.rules.userxattr,
-            squash: self.rules.squash,
-        };
+        let options = self.options();
         let unpacked =
             decoded(incoming, place.diff_id, |reader| unpack::unpack(reader, tree.as_fd(), options));
         match unpacked {
@@ -368,7 +373,7 @@ impl Read for Incoming<'_> {
 
 /// Decompresses `incoming` and gives it to `take`; at the end all of it must have the digest `diff_id`. The two sides are
 /// two threads.
-fn decoded<T>(
+pub(super) fn decoded<T>(
     incoming: impl Read + Send,
     diff_id: &Digest,
     take: impl FnOnce(&mut dyn BufRead) -> Result<T>,

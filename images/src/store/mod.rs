@@ -16,12 +16,14 @@
 //! renamed to it; what nobody has a lock on in `partial`, `work` and `leases` is left over, and a partial blob is taken up
 //! where it was left.
 
+mod fsck;
 mod layer;
 mod lease;
 mod names;
 mod prune;
 mod pull;
 
+pub use fsck::{Finding, Report};
 pub use layer::{Layer, LayerInfo};
 pub use lease::Lease;
 pub use names::{Image, Names};

@@ -142,11 +142,11 @@ fn is_older(path: &Path, seconds: u64) -> bool {
     changed.and_then(|time| time.elapsed().ok()).is_some_and(|age| age.as_secs() > seconds)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let read =
         || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     read().doing(|| format!("read {}", directory.display()))

@@ -4,6 +4,10 @@
 //! `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`), nothing that is there is written to a second time, and what a layer may
 //! not have is an error with the entry's name.
 
+mod compare;
+
+pub use compare::compare;
+
 use crate::error::{Context, Error, Kind, Result};
 use crate::tar::{self, Entry, Limits, Reader, Time};
 use ctr_isolation::sys::fs::{self, resolve};

@@ -29,6 +29,7 @@ pub fn image(context: &Context, flags: &Image) -> Result<u8> {
         Verb::Tag(flags) => store::tag(context, flags)?,
         Verb::Rm(flags) => store::rm(context, flags)?,
         Verb::Prune(flags) => store::prune(context, flags)?,
+        Verb::Fsck(flags) => return store::fsck(context, flags),
         Verb::Login(flags) => login::login(context, flags)?,
         Verb::Logout(flags) => login::logout(context, flags)?,
     }

@@ -1,13 +1,13 @@
-//! `image tag`, `rm` and `prune`.
+//! `image tag`, `rm`, `prune` and `fsck`.
 
-use crate::cli::image::{Prune, Rm, Tag};
+use crate::cli::image::{Fsck, Prune, Rm, Tag};
 use crate::commands::context::Context;
 use crate::image::{as_root, find, in_use, name_of, open, progress::human};
 use crate::output;
 use anyhow::{Result, bail};
 use ctr_images::Kind;
 use ctr_images::name::{LOCAL, Name, Reference};
-use ctr_images::store::Pruned;
+use ctr_images::store::{Pruned, Report};
 
 /// What an image that is made or named here is called: without a registry it is this machine's.
 ///
@@ -93,4 +93,28 @@ pub(super) fn prune(context: &Context, flags: &Prune) -> Result<()> {
         human(pruned.bytes)
     );
     Ok(output::print(&text)?)
+}
+
+/// `image fsck`; the status is 1 where something is damaged and stays so.
+pub(super) fn fsck(context: &Context, flags: &Fsck) -> Result<u8> {
+    let told = as_root(|| {
+        let report = open(&context.settings)?.fsck(!flags.check)?;
+        match flags.json {
+            true => output::json(&report)?,
+            false => output::print(&output::printable(&worded(&report)))?,
+        }
+        Ok(report.findings.iter().any(|finding| !finding.mended).to_string())
+    })?;
+    Ok(u8::from(told == "true"))
+}
+
+fn worded(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let end = if finding.mended { "mended" } else { "pull the image again" };
+        text.push_str(&format!("{}: {} ({end})\n", finding.what, finding.wrong));
+    }
+    let Report { images, layers, blobs, findings } = report;
+    let count = findings.len();
+    text + &format!("{images} images, {layers} layers and {blobs} blobs: {count} damaged\n")
 }
