@@ -542,7 +542,7 @@ check_build() {
 	docker rmi built >/dev/null
 }
 has_died() { # NAME
-	has "$(docker events --since 1m --until 0s --filter "container=$1" --format '{{.Action}}' | xargs)" 'create start die'
+	[[ $(docker events --since 1m --until 0s --filter "container=$1" --format '{{.Action}}' | xargs) = *'create start die'* ]]
 }
 check_wait_and_events() {
 	background waited -- sleep 1
