@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use ctr_images::manifest::Execution;
 use ctr_images::store::{Lease, Store};
 use ctr_images::unpack::copy_metadata;
+use ctr_isolation::sys::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -97,9 +99,14 @@ impl Stored {
 fn like(root: &Path, upper: &Path) -> Result<()> {
     let data = std::fs::metadata(root).with_context(|| format!("look at {}", root.display()))?;
     let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let copy = || -> Result<()> {
+        let root = fs::open(root, libc::O_DIRECTORY | libc::O_PATH)?;
+        let upper = fs::open(upper, libc::O_DIRECTORY)?;
+        Ok(copy_metadata(root.as_fd(), upper.as_fd())?)
+    };
     match (data.uid(), data.gid()) == own {
-        true => Ok(copy_metadata(root, upper)?),
-        false => image::as_root(|| Ok(copy_metadata(root, upper).map(|()| String::new())?)).map(drop),
+        true => copy(),
+        false => image::as_root(|| copy().map(|()| String::new())).map(drop),
     }
 }
 

@@ -9,13 +9,14 @@ use crate::digest::{Digest, Hasher, Verified};
 use crate::error::{Context, Error, Result};
 use crate::manifest::Compression;
 use crate::source::{Blob, Event, Source, Watcher};
-use crate::unpack::{self, Unpacked};
+use crate::unpack::{self, Unpacked, copy_metadata, open_below};
+use ctr_isolation::sys::fs as sys;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -288,6 +289,28 @@ impl Store {
         Ok(fs::remove_file(&partial.path)?)
     }
 
+    /// Makes directories that no entry describes look as they do `below`; false where they are in no layer there.
+    fn describe_implied(&self, tree: &Path, implied: &BTreeSet<PathBuf>, below: &[Layer]) -> Result<bool> {
+        const DIRECTORY: i32 = libc::O_DIRECTORY | libc::O_PATH;
+        if implied.is_empty() {
+            return Ok(false);
+        }
+        let tree = sys::open(tree, libc::O_DIRECTORY)?;
+        let lower = below.iter().rev().map(|layer| sys::open(&self.tree(layer), DIRECTORY));
+        let lower = lower.collect::<ctr_isolation::Result<Vec<OwnedFd>>>()?;
+        let mut depends = false;
+        for path in implied {
+            // The uppermost that has it is what an overlay would have shown. A link there leads nowhere.
+            let model = lower.iter().find_map(|lower| open_below(lower.as_fd(), path, DIRECTORY).ok());
+            if let Some(model) = model {
+                let own = open_below(tree.as_fd(), path, libc::O_DIRECTORY)?;
+                copy_metadata(model.as_fd(), own.as_fd())?;
+                depends = true;
+            }
+        }
+        Ok(depends)
+    }
+
     /// Puts an unpacked layer in its place. Those `below` it are there.
     pub(super) fn place_layer(
         &self,
@@ -296,16 +319,7 @@ impl Store {
         place: &Place<'_>,
         below: &[Layer],
     ) -> Result<Layer> {
-        let tree = work.path.join("tree");
-        let lower: Vec<PathBuf> = below.iter().rev().map(|layer| self.tree(layer)).collect();
-        let mut depends = false;
-        for path in &unpacked.implied {
-            // The uppermost that has it is what an overlay would have shown.
-            if let Some(model) = lower.iter().map(|tree| tree.join(path)).find(|path| is_directory(path)) {
-                unpack::copy_metadata(&model, &tree.join(path))?;
-                depends = true;
-            }
-        }
+        let depends = self.describe_implied(&work.path.join("tree"), &unpacked.implied, below)?;
         let key = if depends { place.chain.hex() } else { place.diff_id.hex() };
         let info = LayerInfo {
             diff_id: place.diff_id.clone(),
@@ -324,10 +338,6 @@ impl Store {
         }
         Ok(Layer { key: key.to_owned(), info })
     }
-}
-
-fn is_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
 }
 
 /// What has come of a blob.

@@ -1,9 +1,9 @@
 //! Whether a directory is what unpacking an archive would make of it.
 
-use super::{OF_AUFS, OPAQUE, Options, STAND_IN, WHITEOUT, clean, is_kept, lossy};
-use crate::error::{Context, Result};
+use super::{OF_AUFS, OPAQUE, Options, STAND_IN, WHITEOUT, clean, is_kept, lossy, open_below};
+use crate::error::{Context, Error, Result};
 use crate::tar::{Entry, Kind, Reader};
-use ctr_isolation::sys::fs::{self, resolve};
+use ctr_isolation::sys::fs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -28,8 +28,7 @@ pub fn compare(
         Err(error) if error.errno == libc::ENOENT => return Ok(Some("its directory is gone".to_owned())),
         other => other?,
     };
-    let mut comparison =
-        Comparison { root, tree, options, known: implied.clone(), directories: BTreeMap::new() };
+    let mut comparison = Comparison { root, options, known: implied.clone(), directories: BTreeMap::new() };
     let mut reader = Reader::new(reader, options.limits);
     while let Some(entry) = reader.next_entry()? {
         if let Some(wrong) = comparison.entry(&entry, &mut reader)? {
@@ -44,9 +43,8 @@ pub fn compare(
     comparison.strangers(Path::new(""))
 }
 
-struct Comparison<'a> {
+struct Comparison {
     root: OwnedFd,
-    tree: &'a Path,
     options: Options,
     /// The paths that may be there.
     known: BTreeSet<PathBuf>,
@@ -54,7 +52,7 @@ struct Comparison<'a> {
     directories: BTreeMap<PathBuf, Entry>,
 }
 
-impl Comparison<'_> {
+impl Comparison {
     fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<Option<String>> {
         let path = clean(&entry.path, self.options.absolute)?;
         let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
@@ -101,21 +99,26 @@ impl Comparison<'_> {
     }
 
     fn open(&self, path: &Path, flags: i32) -> Result<OwnedFd> {
-        let rules = resolve::BENEATH | resolve::NO_MAGICLINKS | resolve::NO_XDEV;
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        Ok(fs::openat2(self.root.as_fd(), path, flags, 0, rules)?)
+        open_below(self.root.as_fd(), path, flags)
+    }
+
+    /// The directory that `path` is in, open, and a path through it: for calls that know no descriptors of links and devices.
+    fn place(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
+        let parent = self.open(path.parent().unwrap_or(Path::new("")), libc::O_DIRECTORY | libc::O_PATH)?;
+        let place = fs::fd_path(parent.as_fd()).join(path.file_name().unwrap_or(OsStr::new(".")));
+        Ok((parent, place))
     }
 
     fn stat(&self, path: &Path) -> Result<Option<fs::Stat>> {
         match self.open(path, libc::O_PATH | libc::O_NOFOLLOW) {
             Ok(fd) => Ok(Some(fs::fstat(fd.as_fd())?)),
-            Err(error) if matches!(error.text.errno, libc::ENOENT | libc::ENOTDIR) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn stands_in(&self, path: &Path) -> bool {
-        fs::attribute_value(&self.tree.join(path), STAND_IN).is_ok()
+        self.place(path).is_ok_and(|(_parent, place)| fs::attribute_value(&place, STAND_IN).is_ok())
     }
 
     fn hard_link(&self, path: &Path, entry: &Entry) -> Result<Option<String>> {
@@ -137,12 +140,15 @@ impl Comparison<'_> {
     }
 
     fn metadata(&self, path: &Path, entry: &Entry) -> Result<Option<String>> {
-        let full = self.tree.join(path);
+        let (_parent, full) = match self.place(path) {
+            Err(error) if is_missing(&error) => return Ok(Some("it is gone".to_owned())),
+            other => other?,
+        };
         let data = match std::fs::symlink_metadata(&full) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Some("it is gone".to_owned()));
             }
-            other => other.doing(|| format!("look at {}", full.display()))?,
+            other => other.doing(|| format!("look at {}", path.display()))?,
         };
         let differs = |what: &str| Ok(Some(format!("its {what} is another")));
         if entry.kind == Kind::Directory && !data.is_dir() {
@@ -170,8 +176,9 @@ impl Comparison<'_> {
 
     /// Something that no entry describes.
     fn strangers(&self, path: &Path) -> Result<Option<String>> {
-        let full = self.tree.join(path);
-        for entry in std::fs::read_dir(&full).doing(|| format!("read {}", full.display()))? {
+        let directory = self.open(path, libc::O_DIRECTORY)?;
+        let entries = std::fs::read_dir(fs::fd_path(directory.as_fd()));
+        for entry in entries.doing(|| format!("read {}", path.display()))? {
             let entry = entry?;
             let path = path.join(entry.file_name());
             if !self.known.contains(&path) {
@@ -185,4 +192,9 @@ impl Comparison<'_> {
         }
         Ok(None)
     }
+}
+
+/// Something else may be where a directory was: a link is followed no more than by unpacking.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.text.errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
 }

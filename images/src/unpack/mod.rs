@@ -186,8 +186,7 @@ impl Tree<'_> {
     }
 
     fn open_directory(&self, path: &Path) -> Result<OwnedFd> {
-        let rules = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_MAGICLINKS | resolve::NO_XDEV;
-        Ok(fs::openat2(self.root, path, libc::O_DIRECTORY | libc::O_RDONLY, 0, rules)?)
+        open_below(self.root, path, libc::O_DIRECTORY | libc::O_RDONLY)
     }
 
     fn ensure_directory(&mut self, path: &Path) -> Result<OwnedFd> {
@@ -403,22 +402,11 @@ impl Tree<'_> {
     fn make_opaque(&mut self, path: &Path) -> Result<()> {
         let key: &[u8] =
             if self.options.userxattr { b"user.overlay.opaque" } else { b"trusted.overlay.opaque" };
-        match path.as_os_str().is_empty() {
-            true => fs::set_attribute(
-                fs::openat2(self.root, Path::new("."), libc::O_DIRECTORY, 0, 0)?.as_fd(),
-                key,
-                b"y",
-            )?,
-            false => fs::set_attribute(self.ensure_directory(path)?.as_fd(), key, b"y")?,
-        }
-        Ok(())
+        Ok(fs::set_attribute(self.ensure_directory(path)?.as_fd(), key, b"y")?)
     }
 
     fn set_directory(&mut self, path: &Path, later: &Later) -> Result<()> {
-        let fd = match path.as_os_str().is_empty() {
-            true => fs::openat2(self.root, Path::new("."), libc::O_DIRECTORY, 0, 0)?,
-            false => self.open_directory(path)?,
-        };
+        let fd = self.open_directory(path)?;
         if later.owner != (0, 0) {
             fs::chownat(fd.as_fd(), Path::new(""), later.owner.0, later.owner.1)
                 .map_err(|error| explain(error.into()))?;
@@ -433,22 +421,33 @@ impl Tree<'_> {
     }
 }
 
+/// Opens what is at `path` below `root`, through no link; the empty path is `root` itself.
+///
+/// # Errors
+/// The kernel's; `ELOOP` where a part of it is a symbolic link.
+pub(crate) fn open_below(root: BorrowedFd<'_>, path: &Path, flags: i32) -> Result<OwnedFd> {
+    let rules = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_MAGICLINKS | resolve::NO_XDEV;
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(fs::openat2(root, path, flags, 0, rules)?)
+}
+
 /// Gives the directory `to` the owner, the mode, the times and the attributes of the directory `from`.
 ///
 /// # Errors
 /// The kernel's.
-pub fn copy_metadata(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
-    let doing = || format!("make {} like {}", to.display(), from.display());
-    let data = std::fs::symlink_metadata(from).doing(doing)?;
-    let file = File::from(fs::open(to, libc::O_DIRECTORY | libc::O_NOFOLLOW)?);
-    fs::chownat(file.as_fd(), Path::new(""), data.uid(), data.gid())?;
-    file.set_permissions(data.permissions()).doing(doing)?;
-    for key in fs::attribute_names(from)?.iter().filter(|key| is_kept(key)) {
-        fs::set_attribute(file.as_fd(), key, &fs::attribute_value(from, key)?)?;
+    let data = File::from(from.try_clone_to_owned()?).metadata().doing(|| "look at a directory")?;
+    let file = File::from(to.try_clone_to_owned()?);
+    fs::chownat(to, Path::new(""), data.uid(), data.gid())?;
+    file.set_permissions(data.permissions()).doing(|| "set its mode")?;
+    // Of the directory, and not of the link that its descriptor's path is.
+    let place = fs::fd_path(from).join(".");
+    for key in fs::attribute_names(&place)?.iter().filter(|key| is_kept(key)) {
+        fs::set_attribute(to, key, &fs::attribute_value(&place, key)?)?;
     }
     let times = ((data.atime(), data.atime_nsec() as u32), (data.mtime(), data.mtime_nsec() as u32));
-    Ok(fs::set_times(file.as_fd(), Path::new(""), times.0, times.1)?)
+    Ok(fs::set_times(to, Path::new(""), times.0, times.1)?)
 }
 
 /// Shows that [`Tree::parent_of`] was asked before.

@@ -1,10 +1,12 @@
 //! Archives and layouts that lie are refused, and the name of what is wrong is told.
 
-use crate::common::{Place, archive, config, gzip, is_root, link, small};
+use crate::common::{Place, archive, config, gzip, is_root, link, small, write_image};
 use ctr_images::digest::Digest;
+use ctr_images::manifest::media;
 use ctr_images::tar::Kind;
+use ctr_images::transport::LayoutSink;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 /// Opens an archive made of `parts`; the error must say `expected`.
 #[track_caller]
@@ -210,4 +212,21 @@ fn mend_sums(bytes: &mut [u8]) {
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
+}
+
+/// A layer whose directories have no entries takes their looks from the layers below; a link there must not have it take
+/// those of a directory of the host's.
+#[test]
+fn links_of_a_lower_layer_lead_nowhere() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("outside/b")).unwrap();
+    fs::set_permissions(place.at("outside/b"), PermissionsExt::from_mode(0o711)).unwrap();
+    let lower = [link(Kind::Symlink, "a", place.at("outside").to_str().unwrap()), end()].concat();
+    let upper = archive(&[("a/b/file", b"")]);
+    let sink = LayoutSink::open(&place.at("layout"), Some("r")).unwrap();
+    write_image(&sink, &[(&lower, lower.clone(), media::LAYER), (&upper, upper.clone(), media::LAYER)]);
+    let pulled = place.pull(&place.word("oci:", "layout:r")).unwrap();
+    let tree = pulled.store.tree(&pulled.layers[1]);
+    let mode = fs::symlink_metadata(tree.join("a/b")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755, "not that of the host's directory");
 }

@@ -103,7 +103,8 @@ fn umoci_unpacks_the_same() {
         std::fs::create_dir(place.at(name)).unwrap();
     }
     let root = pulled.store.root(pulled.layers.iter()).unwrap();
-    copy_metadata(&root, &place.at("upper")).unwrap();
+    let (root, to) = (File::open(root).unwrap(), File::open(place.at("upper")).unwrap());
+    copy_metadata(root.as_fd(), to.as_fd()).unwrap();
     let (merged, upper) = (place.word("", "merged"), place.word("upperdir=", "upper"));
     let options = format!("lowerdir={},{upper},{}", lower.join(":"), place.word("workdir=", "work"));
     run(&["mount", "-t", "overlay", "none", "-o", &options, &merged]);
