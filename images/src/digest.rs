@@ -24,6 +24,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest of `bytes` by the same algorithm, to be compared with this one.
+    pub fn recompute(&self, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::like(self);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     /// `sha256` or `sha512`.
     pub fn algorithm(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Where images come from and go to: what a registry, a layout and an archive have in common.
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use std::fmt::Debug;
 use std::io::Read;
 
@@ -18,6 +18,14 @@ impl Document {
     /// What it is called.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
+    }
+
+    /// The document, for who has asked `source`, which has no other, for it or for that of `digest`.
+    pub(crate) fn asked(self, digest: Option<&Digest>, source: &str) -> Result<Document> {
+        match digest.is_none_or(|digest| *digest == self.digest()) {
+            true => Ok(self),
+            false => Err(Error::new(Kind::NotFound, format!("there is no such manifest in {source}"))),
+        }
     }
 }
 

@@ -71,9 +71,14 @@ struct Wanted<'a> {
     stored: Option<Stored>,
 }
 
-/// The image that was asked for, fetched if it is not here and may be; none for `host` and `--rootfs`.
+/// The name of an image of the store, where one was asked for: none for `host` and `--rootfs`.
+fn image_name(flags: &Run) -> Option<&str> {
+    flags.image.image.as_deref().filter(|name| *name != run::HOST)
+}
+
+/// The image that was asked for, fetched if it is not here and may be.
 fn stored(context: &Context, flags: &Run) -> Result<Option<Stored>> {
-    let Some(name) = flags.image.image.as_deref().filter(|name| *name != run::HOST) else { return Ok(None) };
+    let Some(name) = image_name(flags) else { return Ok(None) };
     let settings = &context.settings;
     let found = if flags.image.pull == Pull::Always { None } else { Stored::find(settings, name)? };
     if found.is_some() {
@@ -224,13 +229,11 @@ pub fn plan(context: &Context, flags: &Run) -> Result<Plan> {
     ctr_runtime::state::check_id(&name)?;
     let directory = crate::private::directory(context, &name);
     let caller = Caller::of_process();
-    let stored = match flags.image.image.as_deref() {
-        Some(name) if name != run::HOST => Some(
-            Stored::find(&context.settings, name)?
-                .with_context(|| format!("image {name:?} is not here: `ctr image pull {name}` fetches it"))?,
-        ),
-        _ => None,
+    let find = |name: &str| {
+        let missing = || format!("image {name:?} is not here: `ctr image pull {name}` fetches it");
+        Stored::find(&context.settings, name)?.with_context(missing)
     };
+    let stored = image_name(flags).map(find).transpose()?;
     let image = stored.as_ref().map(Stored::execution).unwrap_or_default();
     let request = Request::read(flags, &name, &context.settings, &caller, &image)?;
     let compiled = run::foresee(flags, &request, &context.settings, &caller, &directory, stored.as_ref())?;

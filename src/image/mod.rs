@@ -5,6 +5,7 @@ pub mod progress;
 use crate::commands::context::Context;
 use crate::settings::{self, Settings};
 use anyhow::{Context as _, Result, anyhow, bail};
+use ctr_images::digest::Digest;
 use ctr_images::manifest::{ImageConfig, Manifest};
 use ctr_images::name::{LOCAL, Name, Reference};
 use ctr_images::store::{Image, InUse, Names, Rules, Store};
@@ -107,28 +108,31 @@ pub fn look_up<'a>(names: &'a Names, settings: &Settings, text: &str) -> Result<
 /// When `text` is no name.
 pub fn name_of(names: &Names, settings: &Settings, text: &str) -> Result<Option<String>> {
     let Ok(reference) = text.parse::<Reference>() else { return Ok(None) };
-    let candidates = match &reference {
-        Reference::Full(name) => vec![name.clone()],
-        Reference::Short(short) => {
-            let mut all = vec![short.at(LOCAL)?];
+    match &reference {
+        Reference::Full(name) => Ok(known_as(names, name)),
+        Reference::Short(short) => match known_as(names, &short.at(LOCAL)?) {
+            Some(name) => Ok(Some(name)),
             // Which registry it would be fetched from is no matter where only one of them has been.
-            all.extend(settings.registries.candidates(text)?);
-            all
-        }
+            None => Ok(settings.registries.candidates(text)?.iter().find_map(|name| known_as(names, name))),
+        },
+    }
+}
+
+/// What the image `name` is called here: where a digest was asked for, which may be an index's, a name of its repository.
+fn known_as(names: &Names, name: &Name) -> Option<String> {
+    let has_digest = |digest: &Digest| {
+        names.images.iter().find(|image| image.digest == *digest || image.index.as_ref() == Some(digest))
     };
-    let is_here = |name: &Name| {
-        let digest = name.digest.as_ref().and_then(|digest| {
-            names.images.iter().find(|image| image.digest == *digest || image.index.as_ref() == Some(digest))
-        });
-        match digest {
-            Some(image) => {
-                let repository = name.without_reference();
-                names.names_of(&image.digest).find(|known| known.starts_with(&repository)).map(str::to_owned)
-            }
-            None => Some(name.to_string()).filter(|name| names.named(name).is_some()),
+    match name.digest.as_ref().and_then(has_digest) {
+        Some(image) => {
+            let repository = name.without_reference();
+            let is_of_it = |known: &&str| {
+                known.parse::<Name>().is_ok_and(|known| known.without_reference() == repository)
+            };
+            names.names_of(&image.digest).find(is_of_it).map(str::to_owned)
         }
-    };
-    Ok(candidates.iter().find_map(is_here))
+        None => Some(name.to_string()).filter(|name| names.named(name).is_some()),
+    }
 }
 
 /// An image that is here, with all that is known of it.

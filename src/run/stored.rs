@@ -112,8 +112,5 @@ fn like(root: &Path, upper: &Path) -> Result<()> {
 
 fn claim(store: &Store, lease: &Lease, described: &Described) -> Result<()> {
     let digests = [described.image.digest.as_str(), described.image.config.as_str()];
-    for what in digests.into_iter().chain(described.keys.iter().map(String::as_str)) {
-        lease.claim(store, what)?;
-    }
-    Ok(())
+    Ok(lease.claim(store, digests.into_iter().chain(described.keys.iter().map(String::as_str)))?)
 }

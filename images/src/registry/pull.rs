@@ -3,28 +3,21 @@
 use super::client::Client;
 use super::failure;
 use super::http::{Request, Response, Url};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
+use crate::manifest::{LARGEST_DOCUMENT, media};
 use crate::source::{Blob, Document};
 use serde::Deserialize;
 use std::io::{self, Read};
 use std::sync::Arc;
 use ureq::http::Method;
 
-/// The longest manifest that a registry has to take (distribution-spec, "Pushing Manifests").
-const LARGEST_DOCUMENT: u64 = 4 << 20;
-
 /// A connection that has brought so much was a good one: what breaks after it is not counted with what broke
 /// before.
 const PROGRESS: u64 = 1 << 20;
 
 /// What we understand.
-const DOCUMENTS: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+const DOCUMENTS: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_LIST, media::DOCKER_MANIFEST];
 
 /// The scope that reading needs.
 pub(super) fn scope(client: &Client) -> String {
@@ -53,9 +46,7 @@ pub(super) fn document(client: &Client, reference: &str) -> Result<Document> {
 }
 
 fn check_digest(digest: &Digest, bytes: &[u8]) -> Result<()> {
-    let mut hasher = Hasher::like(digest);
-    hasher.update(bytes);
-    match hasher.finish() {
+    match digest.recompute(bytes) {
         found if found == *digest => Ok(()),
         found => Err(Error::damaged(format!("it should have the digest {digest}, and has {found}"))),
     }

@@ -51,9 +51,7 @@ impl Store {
         let names = self.names()?;
         let mut report = Report { images: names.images.len(), ..Report::default() };
         let mut seen = BTreeSet::new();
-        for image in &names.images {
-            lease.claim(self, image.digest.as_str())?;
-        }
+        lease.claim(self, names.images.iter().map(|image| image.digest.as_str()))?;
         self.check_blobs(mend, &mut report)?;
         for image in &names.images {
             match self.read_image(image) {

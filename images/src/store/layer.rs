@@ -107,6 +107,12 @@ impl Store {
         self.layer_of(chain.hex()).or_else(alone)
     }
 
+    /// Whether there is nothing to fetch of a layer.
+    pub(super) fn has_layer(&self, place: &Place<'_>) -> bool {
+        self.find_layer(place.diff_id, place.chain).is_some()
+            && (self.has_blob(&place.blob.digest) || !self.rules.keep_blobs)
+    }
+
     /// The unpacked layers of an image, the lowest first; `None` for one that is not here.
     pub fn layers(&self, diff_ids: &[Digest]) -> Vec<Option<Layer>> {
         let chains = chains(diff_ids);
@@ -156,9 +162,7 @@ impl Store {
         stop: &AtomicBool,
     ) -> Result<Option<(Work, Unpacked)>> {
         let partial = self.partial(&place.blob.digest, watcher)?;
-        if self.find_layer(place.diff_id, place.chain).is_some()
-            && (self.has_blob(&place.blob.digest) || !self.rules.keep_blobs)
-        {
+        if self.has_layer(place) {
             return Ok(None);
         }
         let work = self.work()?;

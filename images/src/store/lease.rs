@@ -49,14 +49,15 @@ impl Store {
 }
 
 impl Lease {
-    /// Claims the blob of a digest, or the layer of a key, that is here or will be.
+    /// Claims blobs by their digests and layers by their keys, which are here or will be.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn claim(&self, store: &Store, what: &str) -> Result<()> {
+    pub fn claim<'a>(&self, store: &Store, what: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let lines: String = what.into_iter().flat_map(|one| [one, "\n"]).collect();
         let _lock = store.lock(false)?;
         let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        file.write_all(format!("{what}\n").as_bytes()).doing(|| format!("write {}", self.path.display()))
+        file.write_all(lines.as_bytes()).doing(|| format!("write {}", self.path.display()))
     }
 }
 

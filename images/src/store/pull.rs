@@ -27,8 +27,6 @@ pub struct Wanted {
 pub struct Pull {
     /// The image.
     pub image: Image,
-    /// It was here already, whole.
-    pub known: bool,
     /// What could not be kept of its layers.
     pub notes: BTreeSet<String>,
     /// So that nobody prunes it before it has a name.
@@ -53,15 +51,12 @@ impl Store {
         let lease = self.lease()?;
         let chosen = choose(source, wanted)?;
         let digest = chosen.document.digest();
-        for what in [&digest, &chosen.manifest.config.digest]
-            .into_iter()
-            .chain(chosen.index.as_ref().map(Document::digest).as_ref())
-        {
-            lease.claim(self, what.as_str())?;
-        }
+        let index = chosen.index.as_ref().map(Document::digest);
+        let documents = [Some(&digest), Some(&chosen.manifest.config.digest), index.as_ref()];
+        lease.claim(self, documents.into_iter().flatten().map(Digest::as_str))?;
         let config = self.fetch_config(source, &chosen.manifest, watcher)?;
         let config = ImageConfig::read(&config, &chosen.manifest)?;
-        let (layers, fetched) = self.fetch_layers(source, &chosen.manifest, &config, &lease, watcher)?;
+        let layers = self.fetch_layers(source, &chosen.manifest, &config, &lease, watcher)?;
         self.put_blob(&chosen.document.bytes)?;
         if let Some(index) = &chosen.index {
             self.put_blob(&index.bytes)?;
@@ -71,14 +66,14 @@ impl Store {
             digest,
             media_type: chosen.document.media_type,
             config: chosen.manifest.config.digest,
-            index: chosen.index.as_ref().map(Document::digest),
+            index,
             platform: chosen.platform.unwrap_or(own),
             fetched_size: chosen.manifest.layers.iter().map(|layer| layer.size).sum(),
             diff_ids: config.rootfs.diff_ids,
             added: std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
         };
         let notes = layers.into_iter().flat_map(|layer| layer.info.notes).collect();
-        Ok(Pull { image, known: !fetched, notes, lease })
+        Ok(Pull { image, notes, lease })
     }
 
     fn fetch_config(
@@ -95,7 +90,7 @@ impl Store {
         self.read_blob(&config.digest, crate::manifest::LARGEST_CONFIG)
     }
 
-    /// Fetches and unpacks the layers, several at once; true where there was something to do.
+    /// Fetches and unpacks the layers, several at once.
     fn fetch_layers(
         &self,
         source: &dyn Source,
@@ -103,17 +98,12 @@ impl Store {
         config: &ImageConfig,
         lease: &Lease,
         watcher: Watcher<'_>,
-    ) -> Result<(Vec<Layer>, bool)> {
+    ) -> Result<Vec<Layer>> {
         let diff_ids = &config.rootfs.diff_ids;
         let chains = chains(diff_ids);
         let blobs: Vec<_> = manifest.layers.iter().map(Descriptor::blob).collect();
-        for name in blobs
-            .iter()
-            .map(|blob| blob.digest.as_str())
-            .chain(diff_ids.iter().chain(&chains).map(Digest::hex))
-        {
-            lease.claim(self, name)?;
-        }
+        let keys = diff_ids.iter().chain(&chains).map(Digest::hex);
+        lease.claim(self, blobs.iter().map(|blob| blob.digest.as_str()).chain(keys))?;
         let places: Vec<Place<'_>> = (0..blobs.len())
             .map(|index| Place { blob: &blobs[index], diff_id: &diff_ids[index], chain: &chains[index] })
             .collect();
@@ -122,8 +112,7 @@ impl Store {
         let missing: Vec<usize> = (0..places.len())
             .filter(|index| {
                 let place = &places[*index];
-                let is_here = self.find_layer(place.diff_id, place.chain).is_some()
-                    && (!self.rules.keep_blobs || self.has_blob(&place.blob.digest));
+                let is_here = self.has_layer(place);
                 if is_here {
                     watcher(Event::Begin { blob: place.blob, kind: "layer" });
                     watcher(Event::Done { digest: &place.blob.digest, known: true });
@@ -147,7 +136,7 @@ impl Store {
             };
             layers.push(layer);
         }
-        Ok((layers, !missing.is_empty()))
+        Ok(layers)
     }
 
     /// Each of `missing`, with what is to be put in its place.
@@ -211,7 +200,7 @@ fn choose(source: &dyn Source, wanted: &Wanted) -> Result<Chosen> {
         if document.bytes.len() as u64 > LARGEST_DOCUMENT {
             return Err(Error::damaged(format!("its manifest has {} bytes", document.bytes.len())));
         }
-        if let Some(promised) = promised.filter(|promised| !is_of(promised, &document.bytes)) {
+        if let Some(promised) = promised.filter(|promised| promised.recompute(&document.bytes) != *promised) {
             return Err(Error::damaged(format!(
                 "{} sends a manifest with the digest {} for {promised}",
                 source.name(),
@@ -236,10 +225,4 @@ fn choose(source: &dyn Source, wanted: &Wanted) -> Result<Chosen> {
         }
     }
     Err(Error::new(Kind::Damaged, "its index leads from one to the next"))
-}
-
-fn is_of(digest: &Digest, bytes: &[u8]) -> bool {
-    let mut hasher = crate::digest::Hasher::like(digest);
-    hasher.update(bytes);
-    hasher.finish() == *digest
 }

@@ -64,11 +64,7 @@ impl Source for DirSource {
                 other => return other,
             }
         }
-        let top = read_document(&self.files, "manifest.json")?;
-        match digest.is_none_or(|digest| *digest == top.digest()) {
-            true => Ok(top),
-            false => Err(Error::new(Kind::NotFound, format!("there is no such manifest in {}", self.name))),
-        }
+        read_document(&self.files, "manifest.json")?.asked(digest, &self.name)
     }
 
     fn blob(&self, blob: &Blob, offset: u64) -> Result<(u64, Box<dyn Read + Send>)> {

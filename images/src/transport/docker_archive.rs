@@ -197,10 +197,7 @@ impl Source for DockerSource {
     }
 
     fn document(&self, digest: Option<&Digest>) -> Result<Document> {
-        match digest.is_none_or(|digest| *digest == self.document.digest()) {
-            true => Ok(self.document.clone()),
-            false => Err(Error::new(Kind::NotFound, format!("there is no such manifest in {}", self.name))),
-        }
+        self.document.clone().asked(digest, &self.name)
     }
 
     fn blob(&self, blob: &Blob, offset: u64) -> Result<(u64, Box<dyn Read + Send>)> {
